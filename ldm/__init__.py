@@ -1,0 +1,56 @@
+"""ldm: latent diffusion on a pretrained autoencoder.
+
+    image --images--> x --latents--> z_0 --noising--> z_t --denoising, sampling--> z_0 --latents--> x --images--> image
+                                                        ^
+                              prompt --text--> cond ----+
+
+    images.py       any picture <-> pixels x (B,3,H,W) in [-1,1]
+    metadata.py     what made a picture, written into its file and read back
+    latents.py      LatentSpace: x <-> z_0; owns the scale
+    roundtrip.py    what the autoencoder loses, in figures, and why
+    text.py         prompts -> cond (B,L,D)
+    noising.py      Process, noise schedules, Diffusion
+    denoising.py    Denoiser: (z_t, t, cond) -> z_0; guidance; how conditions enter
+    sampling.py     time grids, the loop, diffusers' schedulers behind one adapter
+    pipeline.py     LatentDiffusion: all of it as one sentence
+    checkpoints.py  folders and hub ids -> parts
+    data/           pictures and captions to learn from
+    training/       one loop, an objective for each kind of model
+    evaluation/     does the picture show what was asked for
+    cli/            one small file for each command
+    weights/        the embedded model
+
+Names load when they are first used (PEP 562): `import ldm` loads no torch.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "LatentSpace": "latents",
+    "LatentDiffusion": "pipeline",
+    "Diffusion": "noising",
+    "save": "metadata",
+}
+_ROOMS = ("data", "evaluation", "training")
+__all__ = ["Diffusion", "LatentDiffusion", "LatentSpace", "save"]
+
+if TYPE_CHECKING:
+    from ldm.latents import LatentSpace
+    from ldm.metadata import save
+    from ldm.noising import Diffusion
+    from ldm.pipeline import LatentDiffusion
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"ldm.{_HOMES[name]}"), name)
+    if name in _ROOMS:
+        return importlib.import_module(f"ldm.{name}")
+    raise AttributeError(f"module 'ldm' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *_ROOMS, "__version__"])
