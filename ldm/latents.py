@@ -1,0 +1,429 @@
+"""LatentSpace: images and pixels x (B,3,H,W) in [-1,1] <-> clean latents z_0 (B,C,H/f,W/f).
+
+    x --encoder--> raw --(raw - shift) * scale--> z_0 --z_0 / scale + shift--> raw --decoder--> x
+
+Whoever encodes also scales: nothing outside of this file knows a scale. Results are float32, on the autoencoder's
+device, and finite: an image that overflows is done once more in float32, and is an error if that does not help.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.func import functional_call
+
+from ldm.images import Range, Source, crop, pad, to_images, to_pixels
+from ldm.roundtrip import Pair, RoundTrip, roundtrip
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# The inverse standard deviation of the latents of Stable Diffusion's f8 KL autoencoder, over a first batch of pictures:
+# times this their variance is about 1, as a diffusion process expects (Rombach et al. 2022, section 4.3.2, appendix G).
+SCALE = 0.18215
+LOGVAR_FLOOR = -30.0  # diffusers' own; a deterministic encoder has it everywhere
+EXPECTED_STD = (0.7, 1.4)  # outside of this the scale does not fit the pictures
+PROBE = 64  # pixels
+
+Affine: TypeAlias = "float | Tensor"  # one number, or (C,) one for each channel
+Part: TypeAlias = "Callable[[Any, Tensor], Tensor]"  # `encoding` or `decoding`
+
+
+class NonFiniteError(ValueError):
+    """NaN or infinite values where a picture or latents should be, in float32 too; `index` is that of the image."""
+
+    def __init__(self, name: str, side: str, index: int):
+        super().__init__(f"{name}: {side} gives NaN or infinite values, in float32 too")
+        self.side, self.index = side, index
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Moments of posterior samples z_0 over `count` pictures; `fitting_scale` would make `std` 1."""
+
+    count: int
+    mean: float
+    std: float
+    channel_mean: tuple[float, ...]
+    channel_std: tuple[float, ...]
+    fitting_scale: float
+
+
+class LatentSpace:
+    """An autoencoder and the affine map that gives its latents unit variance: x <-> z_0 = (raw - shift) * scale.
+
+    `autoencoder` has `encode(x)` and `decode(raw)`: tensors out, or what diffusers' autoencoders give. `scale` and
+    `shift` are a number or (C,) numbers: the argument, else what the autoencoder's config names (scaling_factor,
+    shift_factor, latents_mean, latents_std, as diffusers uses them), else SCALE and 0. `factor` f is the number of
+    pixels to a latent along each side; where neither the argument nor the config tells, it is found by encoding once.
+    ValueError for a scale that is 0, not finite, or not one for each channel.
+    """
+
+    def __init__(
+        self,
+        autoencoder: Any,
+        scale: float | Sequence[float] | Tensor | None = None,
+        shift: float | Sequence[float] | Tensor | None = None,
+        factor: int | None = None,
+    ):
+        self.autoencoder = autoencoder
+        self.scale = _checked("scale", _named_scale(autoencoder) if scale is None else scale)
+        self.shift = _checked("shift", _named_shift(autoencoder) if shift is None else shift)
+        if not torch.as_tensor(self.scale).all():
+            raise ValueError(f"scale {scale}: expected no 0")
+        if factor is not None:
+            self.factor = factor
+        for name, value in (("scale", self.scale), ("shift", self.shift)):
+            if isinstance(value, Tensor) and len(value) != self.channels:
+                raise ValueError(f"{name} of {len(value)} numbers for {self.channels} channels")
+
+    @classmethod
+    def from_pretrained(cls, source: str | os.PathLike[str], subfolder: str | None = None) -> LatentSpace:
+        """An embedded name, a folder (of a pipeline or of the autoencoder alone), or a hub id."""
+        from ldm.checkpoints import load_vae
+
+        return cls(load_vae(os.fspath(source), subfolder))
+
+    @classmethod
+    def identity(cls) -> LatentSpace:
+        """Pixel space: z_0 is x itself."""
+        return cls(_Pixels(), scale=1.0, shift=0.0, factor=1)
+
+    # ---- images <-> z_0 ----
+
+    @torch.no_grad()
+    def encode(
+        self,
+        images: Source | Sequence[Source],
+        generator: Generator | Sequence[Generator] | None = None,
+        value_range: Range | None = None,
+    ) -> Tensor:
+        """source or list of B of one size -> z_0 (B,C,H/f,W/f): the posterior mean, or a sample with `generator`.
+
+        Sides are padded to multiples of f. `value_range` says what float arrays and tensors mean, as in `ldm.images`.
+        Raises ValueError for what cannot be read and for sizes that differ, NonFiniteError that names the image.
+        """
+        x, _ = pad(to_pixels(images, value_range=value_range), self.factor)
+        with _naming(images):
+            return self.from_pixels(x, generator)
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, size: tuple[int, int] | None = None) -> list[Image.Image]:
+        """z_0 (B,C,h,w) -> B images of (h f, w f), cropped to `size` = (H, W), the size before padding.
+
+        Raises NonFiniteError with the index of an image that cannot be decoded: none comes out black.
+        """
+        x = self.to_pixels(z)
+        return to_images(x if size is None else crop(x, size))
+
+    @torch.no_grad()
+    def reconstruct(self, images: Source | Sequence[Source]) -> list[Image.Image]:
+        """source or list -> what the autoencoder makes of each, at its own size."""
+        pictures = []
+        for source in _sources(images):
+            x, size = pad(to_pixels(source), self.factor)
+            with _naming(source):
+                pictures += self.decode(self.from_pixels(x), size)
+        return pictures
+
+    def roundtrip(self, image: Source, value_range: Range | None = None) -> RoundTrip:
+        """One picture there and back: figures, and what is wrong if something is (see `ldm.roundtrip`)."""
+        x = to_pixels(image, value_range=value_range)
+        if len(x) != 1:
+            raise ValueError(f"{len(x)} pictures: a round trip is made with one at a time")
+        scale, shift = (_column(value, self._home(x)) for value in (self.scale, self.shift))
+        with _naming(image):
+            return roundtrip(x, *self._pair(self._plain), scale, shift, precise=self._pair(self._precise))
+
+    # ---- x <-> z_0, differentiable ----
+
+    def from_pixels(self, x: Tensor, generator: Generator | Sequence[Generator] | None = None) -> Tensor:
+        """pixels (B,3,H,W) in [-1,1] -> z_0 (B,C,H/f,W/f): the posterior mean, or a sample with `generator`.
+
+        A list of B generators draws image j from generator j alone, so that it does not depend on its neighbours; one
+        generator serves them in order. Differentiable.
+        """
+        mean, logvar = self.posterior(x)
+        return mean if generator is None else mean + torch.exp(logvar / 2) * _gaussian(generator, mean)
+
+    def to_pixels(self, z: Tensor) -> Tensor:
+        """z_0 (B,C,h,w) -> pixels (B,3,h f,w f), about [-1,1] and not clamped. Differentiable."""
+        if z.ndim != 4 or z.shape[1] != self.channels:
+            raise ValueError(f"latents of shape {tuple(z.shape)}: expected (B,{self.channels},h,w)")
+        return self._run(decoding, self._unscaled(z))
+
+    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """pixels (B,3,H,W) in [-1,1] -> mean and log-variance of z_0, of the scaled latents, each (B,C,H/f,W/f).
+
+        A deterministic encoder has a variance of e^-30 or less. ValueError for sides that are no multiples of f.
+        """
+        if x.ndim != 4 or x.shape[-2] % self.factor or x.shape[-1] % self.factor:
+            raise ValueError(f"pixels of shape {tuple(x.shape)}: expected (B,3,H,W), sides multiples of {self.factor}")
+        mean, logvar = self._run(encoding, x).unbind(1)
+        return self._scaled(mean), logvar + 2 * _column(self.scale, logvar).abs().log()
+
+    # ---- facts ----
+
+    @cached_property
+    def factor(self) -> int:
+        """f: pixels to a latent, along each side."""
+        widths = _named(self.autoencoder, "block_out_channels")
+        return 2 ** (len(widths) - 1) if widths else PROBE // self._probed[3]
+
+    @cached_property
+    def channels(self) -> int:
+        """C, the channels of z_0."""
+        return _named(self.autoencoder, "latent_channels") or self._probed[1]
+
+    @cached_property
+    def _probed(self) -> torch.Size:
+        with torch.no_grad():
+            return self._plain(encoding, torch.zeros(1, 3, PROBE, PROBE))[:, 0].shape
+
+    @torch.no_grad()
+    def statistics(self, images: Iterable[Source]) -> Statistics:
+        """Pictures of any sizes -> the moments of their z_0; warns where the scale does not fit them.
+
+        The variance is that of posterior samples, without drawing any: that of the mean plus the mean of the variance.
+        """
+        count, places, total, squares = 0, 0, torch.zeros(self.channels).double(), torch.zeros(self.channels).double()
+        for source in images:
+            with _naming(source):
+                mean, logvar = self.posterior(pad(to_pixels(source), self.factor)[0])
+            mean, variance = mean.cpu().double(), logvar.cpu().double().exp()
+            count, places = count + 1, places + mean[:, 0].numel()
+            total += mean.sum(dim=(0, 2, 3))
+            squares += (mean.square() + variance).sum(dim=(0, 2, 3))
+        if not count:
+            raise ValueError("no picture given, expected at least one")
+        found = _statistics(count, total / places, squares / places, self)
+        if not EXPECTED_STD[0] <= found.std <= EXPECTED_STD[1]:
+            warnings.warn(
+                f"latents of {count} pictures have standard deviation {found.std:.3g}, expected about 1: "
+                f"the scale that gives 1 is {found.fitting_scale:.5g}",
+                stacklevel=3,
+            )
+        return found
+
+    # ---- moving and keeping ----
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> LatentSpace:
+        """Moves the autoencoder, where it is one that can be moved; returns this space."""
+        if isinstance(self.autoencoder, nn.Module):
+            # not diffusers' own `to`, which warns of modules to be kept in float32 where there are none
+            nn.Module.to(self.autoencoder, device=device, dtype=dtype)
+        return self
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        """Writes the autoencoder in diffusers' layout; its config names this space's scale and shift."""
+        if not hasattr(self.autoencoder, "save_pretrained"):
+            raise ValueError(f"{type(self.autoencoder).__name__} has no save_pretrained, expected a diffusers model")
+        self.autoencoder.save_pretrained(folder)
+        path = Path(folder) / "config.json"
+        config = json.loads(path.read_text(encoding="utf-8")) | _entries(self.scale, self.shift)
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        os.replace(partial, path)
+
+    # ---- inside ----
+
+    def _scaled(self, raw: Tensor) -> Tensor:
+        return (raw - _column(self.shift, raw)) * _column(self.scale, raw)
+
+    def _unscaled(self, z: Tensor) -> Tensor:
+        return z / _column(self.scale, z) + _column(self.shift, z)
+
+    def _pair(self, run: Callable[[Part, Tensor], Tensor]) -> Pair:
+        """encode and decode as `ldm.roundtrip` wants them, by one way to run the autoencoder."""
+
+        def encode(x: Tensor) -> Tensor:
+            return self._scaled(run(encoding, pad(x, self.factor)[0])[:, 0])
+
+        return encode, lambda z: run(decoding, self._unscaled(z))
+
+    def _run(self, part: Part, x: Tensor) -> Tensor:
+        """x -> the part's result, finite: images that overflow are redone in float32, else NonFiniteError."""
+        result = self._plain(part, x)
+        lost = _lost(result)
+        if not lost:
+            return result
+        if torch.is_grad_enabled():  # then all are redone: in the gradient, 0 times the replaced infinity is NaN
+            result = self._precise(part, x)
+        else:
+            redone = self._precise(part, x[lost], lost)
+            result = result.index_copy(0, torch.tensor(lost, device=result.device), redone)
+        name, dtype = type(self.autoencoder).__name__, str(self._home(x).dtype).removeprefix("torch.")
+        warnings.warn(f"{name}: {part.__name__} overflowed in {dtype}, redone in float32", RuntimeWarning, stacklevel=2)
+        return result
+
+    def _plain(self, part: Part, x: Tensor) -> Tensor:
+        """x -> the part's result, computed in the autoencoder's own dtype."""
+        return part(self.autoencoder, x.to(self._home(x))).float()
+
+    def _precise(self, part: Part, x: Tensor, indices: Sequence[int] | None = None) -> Tensor:
+        """x -> the part's result, computed in float32 and finite; the autoencoder itself is left as it is."""
+        x = x.to(self._home(x).device, torch.float32)
+        with torch.autocast(x.device.type, enabled=False):
+            result = _in_float32(self.autoencoder, part, x).float()
+        lost = _lost(result)
+        if lost:
+            index = indices[lost[0]] if indices else lost[0]
+            raise NonFiniteError(f"image {index}", part.__name__, index)
+        return result
+
+    def _home(self, x: Tensor) -> Tensor:
+        """A tensor of the autoencoder's dtype and device; x itself, in float32, where it has no parameters."""
+        parameters = self.autoencoder.parameters() if isinstance(self.autoencoder, nn.Module) else iter(())
+        return next((p for p in parameters if p.is_floating_point()), x.float())
+
+
+# ---- any autoencoder as two functions ----
+
+def encoding(autoencoder: Any, x: Tensor) -> Tensor:
+    """autoencoder, x (B,3,H,W) -> mean and log-variance of raw latents (B,2,C,h,w)."""
+    found = autoencoder.encode(x)
+    if hasattr(found, "latent_dist"):
+        return torch.stack([found.latent_dist.mean, found.latent_dist.logvar], dim=1)
+    raw = found if isinstance(found, Tensor) else getattr(found, "latents", None)
+    raw = found.latent if raw is None else raw  # diffusers' deterministic ones say either
+    return torch.stack([raw, torch.full_like(raw, LOGVAR_FLOOR)], dim=1)
+
+
+def decoding(autoencoder: Any, raw: Tensor) -> Tensor:
+    """autoencoder, raw latents (B,C,h,w) -> x (B,3,H,W)."""
+    found = autoencoder.decode(raw)
+    return found if isinstance(found, Tensor) else found.sample
+
+
+class _Pixels:
+    """The autoencoder that does nothing."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        return x
+
+    def decode(self, raw: Tensor) -> Tensor:
+        return raw
+
+
+class _Call(nn.Module):
+    """A part as a module's forward, which is what `functional_call` can run with other weights."""
+
+    def __init__(self, autoencoder: nn.Module, part: Part):
+        super().__init__()
+        self.autoencoder, self.part = autoencoder, part
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.part(self.autoencoder, x)
+
+
+def _in_float32(autoencoder: Any, part: Part, x: Tensor) -> Tensor:
+    if not isinstance(autoencoder, nn.Module):
+        return part(autoencoder, x)
+    call = _Call(autoencoder, part)
+    weights = {**dict(call.named_parameters()), **dict(call.named_buffers())}
+    return functional_call(call, {name: w.float() for name, w in weights.items() if w.is_floating_point()}, (x,))
+
+
+# ---- the affine map ----
+
+
+def _named(autoencoder: Any, key: str) -> Any:
+    config = getattr(autoencoder, "config", None)
+    return config.get(key) if isinstance(config, Mapping) else getattr(config, key, None)
+
+
+def _named_scale(autoencoder: Any) -> Any:
+    scale, deviation = _named(autoencoder, "scaling_factor"), _named(autoencoder, "latents_std")
+    if deviation is not None:
+        return (1.0 if scale is None else scale) / torch.as_tensor(deviation)
+    return SCALE if scale is None else scale
+
+
+def _named_shift(autoencoder: Any) -> Any:
+    mean = _named(autoencoder, "latents_mean")
+    return (_named(autoencoder, "shift_factor") or 0.0) if mean is None else mean
+
+
+def _checked(name: str, value: Any) -> Affine:
+    numbers = torch.as_tensor(value, dtype=torch.float32)
+    if numbers.ndim > 1 or not numbers.isfinite().all():
+        raise ValueError(f"{name} {value}: expected a finite number, or one for each channel")
+    return float(value) if numbers.ndim == 0 else numbers
+
+
+def _column(value: Affine, z: Tensor) -> Tensor:
+    """A number or (C,) numbers -> (1 or C,1,1) in float32 beside z (B,C,h,w)."""
+    return torch.as_tensor(value, dtype=torch.float32, device=z.device).reshape(-1, 1, 1)
+
+
+def _entries(scale: Affine, shift: Affine) -> dict[str, Any]:
+    """scale and shift -> the entries of a diffusers config that name them."""
+    if isinstance(scale, float) and isinstance(shift, float):
+        return {"scaling_factor": scale, "shift_factor": shift or None, "latents_mean": None, "latents_std": None}
+    mean, deviation = torch.broadcast_tensors(torch.as_tensor(shift), 1 / torch.as_tensor(scale))
+    entries = {"latents_mean": mean.tolist(), "latents_std": deviation.tolist()}
+    return {"scaling_factor": 1.0, "shift_factor": None, **entries}
+
+
+def _statistics(count: int, mean: Tensor, square: Tensor, space: LatentSpace) -> Statistics:
+    """Means of z_0 and of its square, (C,) each -> Statistics."""
+    scale, shift = (_column(value, mean).flatten().double() for value in (space.scale, space.shift))
+    variance = square - mean.square()
+    raw_mean = mean / scale + shift
+    return Statistics(
+        count=count,
+        mean=float(mean.mean()),
+        std=_deviation(mean, variance),
+        channel_mean=tuple(mean.tolist()),
+        channel_std=tuple(variance.clamp_min(0).sqrt().tolist()),
+        fitting_scale=1 / max(_deviation(raw_mean, variance / scale.square()), torch.finfo(torch.float32).tiny),
+    )
+
+
+def _deviation(mean: Tensor, variance: Tensor) -> float:
+    """Of all channels together, from each one's mean and variance."""
+    return math.sqrt(max(0.0, float(variance.mean() + mean.var(correction=0))))
+
+
+# ---- who is meant ----
+
+
+def _lost(result: Tensor) -> list[int]:
+    """Indices of the images with NaN or infinite values."""
+    return (~result.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+
+
+def _sources(images: Any) -> list[Any]:
+    return list(images) if isinstance(images, (list, tuple)) else [images]
+
+
+@contextmanager
+def _naming(images: Any) -> Iterator[None]:
+    """Lets a NonFiniteError name the file, where the image came from one."""
+    try:
+        yield
+    except NonFiniteError as error:
+        sources = _sources(images)
+        source = sources[error.index] if error.index < len(sources) else None
+        name = str(source) if isinstance(source, (str, os.PathLike)) else f"image {error.index}"
+        raise NonFiniteError(name, error.side, error.index) from None
+
+
+def _gaussian(generator: Generator | Sequence[Generator], like: Tensor) -> Tensor:
+    """eps ~ N(0, I) of `like`'s shape (B,C,h,w), row j from generator j."""
+    generators = [generator] * len(like) if isinstance(generator, Generator) else list(generator)
+    if len(generators) != len(like):
+        raise ValueError(f"{len(generators)} generators for {len(like)} images, expected one or one for each")
+    draws = [torch.randn(like.shape[1:], generator=g, device=g.device).to(like) for g in generators]
+    return torch.stack(draws) if draws else like
