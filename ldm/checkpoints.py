@@ -3,8 +3,8 @@
     source --resolve--> folder --load_vae, load_unet, load_text--> modules in eval mode, float32
                                --load_scheduler, load_defaults--> plain dictionaries
 
-A folder is diffusers' layout (model_index.json, vae/, unet/, text_encoder/, tokenizer/, scheduler/). The network is used
-only for a hub id that is not in the cache.
+A folder is diffusers' layout (model_index.json, vae/, unet/, text_encoder/, tokenizer/, scheduler/). The network is
+used only for a hub id that is not in the cache.
 """
 
 import hashlib
@@ -101,7 +101,7 @@ def load_text(folder: Path) -> "TextEncoder | None":
 
     from ldm.text import TextEncoder, Tokenizer
 
-    model = _module(CLIPTextModel, folder / "text_encoder")
+    model: Any = _module(CLIPTextModel, folder / "text_encoder")
     with _named(folder / "tokenizer"):
         tokenizer = Tokenizer.from_pretrained(folder / "tokenizer")
     entries = model.config.vocab_size
@@ -150,7 +150,9 @@ def _module(kind: type, folder: Path) -> "nn.Module":
     """A diffusers or transformers module from its folder, in float32; every tensor must be there."""
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{folder} holds no config.json")
-    stem = "model" if (folder / "model.safetensors").exists() or list(folder.glob("model*")) else "diffusion_pytorch_model"
+    stem = (
+        "model" if (folder / "model.safetensors").exists() or list(folder.glob("model*")) else "diffusion_pytorch_model"
+    )
     variant = None
     if not any((folder / f"{stem}{end}").exists() for end in (".safetensors", ".safetensors.index.json")):
         if not list(folder.glob(f"{stem}*.fp16*")):
@@ -174,7 +176,9 @@ def _named(path: Path) -> Iterator[None]:
     except CheckpointError:
         raise
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"missing: {error.filename}" if error.filename else str(error).splitlines()[0]) from None
+        raise FileNotFoundError(
+            f"missing: {error.filename}" if error.filename else str(error).splitlines()[0]
+        ) from None
     except Exception as error:  # readers of damaged files raise nearly every kind
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
         raise CheckpointError(f"{path} cannot be read: {reason}") from error
@@ -247,9 +251,9 @@ def _save_module(module: Any, folder: Path, stem: str, dtype: "torch.dtype | Non
     folder.mkdir(parents=True)
     save_file(tensors, folder / f"{stem}.safetensors", metadata={"format": "pt"})
     config = module.config.to_dict() if hasattr(module.config, "to_dict") else dict(module.config)
-    named = {"_class_name": type(module).__name__} if not prefix else {}
+    named = {"architectures": [type(module).__name__]} if prefix else {"_class_name": type(module).__name__}
     drop = ("_name_or_path", "dtype", "torch_dtype")
-    _write_json(folder / "config.json", named | {k: v for k, v in config.items() if k not in drop})
+    _write_json(folder / "config.json", {k: v for k, v in config.items() if k not in drop} | named)
 
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:

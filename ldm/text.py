@@ -46,7 +46,7 @@ class Tokenizer:
         elif (folder / "tokenizer.json").exists():
             model = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
             vocabulary = model["vocab"]
-            merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+            merges = [(a, b) for a, b in (m.split(" ") if isinstance(m, str) else m for m in model["merges"])]
         else:
             raise FileNotFoundError(f"{folder} holds no tokenizer: vocab.json with merges.txt, or tokenizer.json")
         return cls(vocabulary, merges, length, pad)

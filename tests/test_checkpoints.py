@@ -54,11 +54,17 @@ def test_half_precision_variant_and_shards_load(pipeline, copy):
     vae = copy / "vae" / "diffusion_pytorch_model.safetensors"
     halves = {key: value.half() for key, value in load_file(vae).items()}
     vae.unlink()
-    save_file(halves, vae.with_suffix(".fp16.safetensors").with_name("diffusion_pytorch_model.fp16.safetensors"), metadata={"format": "pt"})
+    save_file(
+        halves,
+        vae.with_suffix(".fp16.safetensors").with_name("diffusion_pytorch_model.fp16.safetensors"),
+        metadata={"format": "pt"},
+    )
     loaded = LatentDiffusion.from_pretrained(copy)
     assert all(torch.equal(value, weights[key]) for key, value in loaded.denoiser.unet.state_dict().items())
     assert next(loaded.latents.autoencoder.parameters()).dtype == torch.float32
-    assert (loaded.latents.autoencoder.quant_conv.weight - pipeline.latents.autoencoder.quant_conv.weight).abs().max() < 1e-3
+    assert (
+        loaded.latents.autoencoder.quant_conv.weight - pipeline.latents.autoencoder.quant_conv.weight
+    ).abs().max() < 1e-3
 
 
 def test_diffusers_loads_the_folder(folder):

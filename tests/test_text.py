@@ -10,7 +10,16 @@ from ldm.text import TextEncoder, Tokenizer
 from ldm.training.diffusion import PRESETS, text_model
 from ldm.training.tokenizer import train_tokenizer
 
-TEXTS = ["a red apple", "", " A  Big,, DOG'S 12 café ☕ \n tree", "日本 🍎", "x <|endoftext|> y", "don't we'll", "\t", "a" * 500]
+TEXTS = [
+    "a red apple",
+    "",
+    " A  Big,, DOG'S 12 café ☕ \n tree",
+    "日本 🍎",
+    "x <|endoftext|> y",
+    "don't we'll",
+    "\t",
+    "a" * 500,
+]
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,46 @@
+"""The command line: one small file for each command; nothing heavy is imported before a command runs."""
+
+import logging
+import sys
+
+import typer
+
+from ldm.cli import evaluate, generate, info, roundtrip, train
+
+app = typer.Typer(
+    name="ldm",
+    help="Latent diffusion: pictures from words, and what an autoencoder makes of a picture.",
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(generate.generate)
+app.command()(roundtrip.roundtrip)
+app.command()(info.info)
+app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(train.app, name="train")
+
+
+def main() -> None:
+    """Runs a command. Exit status 0 done, 2 bad input (one line on stderr), 130 interrupted."""
+    logging.basicConfig(format="ldm: %(message)s", level=logging.WARNING)
+    try:
+        status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
+    except (KeyboardInterrupt, typer.Abort):
+        status = _refuse("interrupted", 130)
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+        status = _refuse(str(error) or type(error).__name__, 2)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("ldm"):
+            raise
+        status = _refuse(f"this needs the package {error.name!r}, which is not installed", 2)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # typer's own, whichever click it stands on
+            raise
+        status = _refuse(error.format_message(), 2)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _refuse(message: str, status: int) -> int:
+    print(f"ldm: {' '.join(message.split())}", file=sys.stderr)
+    return status

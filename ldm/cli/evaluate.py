@@ -1,0 +1,56 @@
+"""ldm evaluate: is it any good?"""
+
+from typing import Annotated
+
+import typer
+
+from ldm.cli import options
+
+app = typer.Typer(help="Quality: does a picture show what was asked for.")
+
+
+@app.callback()
+def evaluate() -> None:
+    """Quality: does a picture show what was asked for."""
+
+
+@app.command()
+def prompts(
+    model: options.Model = "emoji",
+    split: Annotated[str, typer.Option(help="single (one emoji), seen or heldout (composed scenes).")] = "single",
+    count: Annotated[int, typer.Option(help="How many prompts.")] = 200,
+    seed: options.Seed = 0,
+    steps: Annotated[int | None, typer.Option(help="Evaluations of the network.  [default: the model's]")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Guidance scale.  [default: the model's]")] = None,
+    sampler: Annotated[str | None, typer.Option(help="As for generate.  [default: the model's]")] = None,
+    json: options.Json = None,
+    device: options.Device = "auto",
+    dtype: options.DType = "float32",
+) -> None:
+    """Draws emoji scenes and lets the nearest of 32 candidate scenes decide what each picture shows.
+
+    **Examples**
+
+    ldm evaluate prompts --split single --count 200 --json single.json
+
+    ldm evaluate prompts --model out/model --split heldout
+    """
+    if json is not None and str(json) != "-":
+        options.writable(json)
+
+    from ldm.evaluation.prompts import evaluate_prompts
+    from ldm.pipeline import LatentDiffusion
+
+    pipeline = LatentDiffusion.from_pretrained(model, options.device_of(device), options.dtype_of(dtype))
+
+    def draw(texts: list[str], seeds: list[int]) -> list:
+        return pipeline.text_to_image(  # type: ignore[return-value]
+            texts, seed=seeds, num_inference_steps=steps, guidance_scale=guidance, sampler=sampler
+        )
+
+    result = evaluate_prompts(draw, split, count, seed)
+    if str(json) != "-":
+        print(f"{split}: {result['accuracy']:.3f} of {result['count']} (chance {result['chance']:.3f})")
+        for kind, figures in result["kinds"].items():
+            print(f"  {kind}: {figures['accuracy']:.3f} of {figures['count']}")
+    options.write_json(json, result)

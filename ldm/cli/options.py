@@ -1,0 +1,77 @@
+"""Options that several commands share, each declared once."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+Model = Annotated[str, typer.Option("--model", "-m", help="Embedded name, folder in diffusers' layout, or hub id.")]
+Device = Annotated[str, typer.Option(help="cuda, mps, cpu, or auto: the first of them that is here.")]
+DType = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
+Seed = Annotated[int, typer.Option(help="Picture j of a prompt is drawn from seed + j.")]
+Json = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file; - for standard output.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
+
+
+def device_of(name: str) -> str:
+    """auto -> cuda, mps or cpu; ValueError for a device that is not here."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise ValueError(f"--device {name!r}: not a device of this machine; try auto, cuda, mps or cpu") from None
+    return name
+
+
+def dtype_of(name: str) -> "torch.dtype":
+    """float32, bfloat16 or float16 -> torch's dtype."""
+    import torch
+
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in dtypes:
+        raise ValueError(f"--dtype {name!r}: expected one of {', '.join(dtypes)}")
+    return dtypes[name]
+
+
+def size_of(text: str | None) -> tuple[int | None, int | None]:
+    """ "96x64" -> width 96, height 64; "64" -> both 64; None -> the model's own."""
+    if text is None:
+        return None, None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.lstrip("-").isdigit() for side in sides):
+        raise ValueError(f"--size {text!r}: expected WIDTHxHEIGHT or one number, such as 64x64 or 64")
+    return int(sides[0]), int(sides[-1])
+
+
+def write_json(path: Path | None, value: object) -> None:
+    """Writes a value to a file, whole or not at all; to standard output for -; nowhere for None."""
+    import json
+    import os
+
+    if path is None:
+        return
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    if str(path) == "-":
+        print(text, end="")
+        return
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)
+
+
+def writable(path: Path) -> Path:
+    """The path itself, if its folder takes files; an error before any work is done otherwise."""
+    import os
+
+    folder = path.parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{path}: the folder {folder} does not exist")
+    if not os.access(folder, os.W_OK) or path.is_dir():
+        raise ValueError(f"{path}: cannot be written there")
+    return path

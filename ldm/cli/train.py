@@ -1,0 +1,134 @@
+"""ldm train: one command for each kind of model. To resume, run the same command again."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ldm.cli import options
+
+if TYPE_CHECKING:
+    from ldm.latents import LatentSpace
+    from ldm.training.loop import Plan
+
+app = typer.Typer(help="Training; to resume, run the same command again.")
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the model, the log, samples and the checkpoint.")]
+Side = Annotated[int, typer.Option(help="Height and width of the pictures.")]
+Steps = Annotated[int, typer.Option(help="Optimiser steps.")]
+Batch = Annotated[int, typer.Option("--batch-size", help="Pictures in one step.")]
+Rate = Annotated[float, typer.Option("--learning-rate", help="The highest; a cosine to 0 follows the warm-up.")]
+Warmup = Annotated[int, typer.Option(help="Steps in which the learning rate rises.")]
+Precision = Annotated[str, typer.Option("--mixed-precision", help="no, bf16 or fp16.")]
+Workers = Annotated[int, typer.Option(help="Processes that prepare pictures.")]
+Save = Annotated[int, typer.Option("--save-every", help="Steps between checkpoints.")]
+RunSeed = Annotated[int, typer.Option("--seed", help="Of weights, order and noise.")]
+
+SHOWN = [
+    "a red apple", "a cat face", "a dog face on a blue background", "a rocket", "three bananas", "a small pizza",
+    "a cow face to the left of a tulip", "a house above a bus",
+]  # fmt: skip
+
+
+@app.command()
+def vae(
+    out: Out,
+    preset: Annotated[str, typer.Option(help="small (f4, 1.4 M parameters) or tiny (for tests).")] = "small",
+    side: Side = 64,
+    steps: Steps = 3000,
+    batch_size: Batch = 16,
+    learning_rate: Rate = 1.5e-3,
+    warmup: Warmup = 100,
+    kl_weight: Annotated[float, typer.Option(help="Weight of the KL divergence, a mean over latents.")] = 5e-4,
+    init: Annotated[str | None, typer.Option(help="Folder of an autoencoder to start from.")] = None,
+    mixed_precision: Precision = "no",
+    workers: Workers = 0,
+    save_every: Save = 400,
+    seed: RunSeed = 0,
+) -> None:
+    """Trains an AutoencoderKL on emoji scenes; OUT/vae is in diffusers' layout, its latents of unit variance.
+
+    **Example**
+
+    ldm train vae --out runs/vae --steps 3000
+
+    ldm train vae --out runs/vae2 --init runs/vae/vae --steps 1600 --learning-rate 1e-3 --seed 1
+    """
+    from ldm.data.emoji import EmojiScenes
+    from ldm.training.vae import train_vae
+
+    plan = _plan(steps, batch_size, learning_rate, warmup, 0.998, seed, mixed_precision, workers, save_every)
+    train_vae(out, EmojiScenes(side, seed), plan, preset, side, kl_weight, init)
+    print(out / "vae")
+
+
+@app.command()
+def diffusion(
+    out: Out,
+    vae: Annotated[str, typer.Option(help="Folder of the autoencoder.")],
+    preset: Annotated[str, typer.Option(help="small (12 M parameters) or tiny (for tests).")] = "small",
+    side: Side = 64,
+    samples: Annotated[int, typer.Option(help="Scenes that are drawn, encoded and kept.")] = 48_000,
+    steps: Steps = 4400,
+    batch_size: Batch = 64,
+    learning_rate: Rate = 1e-3,
+    warmup: Warmup = 200,
+    mixed_precision: Precision = "no",
+    workers: Workers = 0,
+    save_every: Save = 500,
+    seed: RunSeed = 0,
+) -> None:
+    """Trains a U-Net with its text encoder on the latents of emoji scenes; OUT/model is in diffusers' layout, float16.
+
+    **Example**
+
+    ldm train diffusion --vae runs/vae/vae --out runs/diffusion --steps 4400
+    """
+    import torch
+
+    from ldm.data.emoji import EmojiScenes
+    from ldm.latents import LatentSpace
+    from ldm.training.cache import CachedLatents, encode_dataset
+    from ldm.training.diffusion import train_diffusion
+
+    plan = _plan(steps, batch_size, learning_rate, warmup, 0.9995, seed, mixed_precision, workers, save_every)
+    out.mkdir(parents=True, exist_ok=True)
+    space = LatentSpace.from_pretrained(vae).to(options.device_of("auto"))
+    cache = out / "latents.safetensors"
+    if not cache.exists():
+        encode_dataset(EmojiScenes(side, seed), space, samples).save(cache)
+    space.to("cpu")
+
+    def preview(unet: Any, text: Any, step: int) -> None:
+        from ldm import images
+
+        pipeline = _pipeline(space, unet, text)
+        drawn = pipeline.text_to_image(SHOWN, guidance_scale=3.0, num_inference_steps=20)
+        images.grid(drawn, columns=len(SHOWN)).save(out / f"samples-{step}.png")  # type: ignore[arg-type]
+
+    unet, text = train_diffusion(out, CachedLatents.load(cache), plan, preset, preview=preview)
+    _pipeline(space, unet, text).save_pretrained(out / "model", torch.float16)
+    print(out / "model")
+
+
+def _pipeline(space: "LatentSpace", unet: Any, text: Any) -> Any:
+    from ldm.denoising import Denoiser
+    from ldm.noising import Diffusion
+    from ldm.pipeline import LatentDiffusion
+    from ldm.training.diffusion import SCHEDULER
+
+    defaults = {"num_inference_steps": 20, "guidance_scale": 3.0}
+    return LatentDiffusion(space, Denoiser(unet, Diffusion.from_config(SCHEDULER)), text, SCHEDULER, defaults)
+
+
+def _plan(
+    steps: int, batch: int, rate: float, warmup: int, ema: float, seed: int, precision: str, workers: int, save: int
+) -> "Plan":
+    from ldm.training.loop import Plan
+
+    for name, value in {"steps": steps, "batch-size": batch, "save-every": save}.items():
+        if value < 1:
+            raise ValueError(f"--{name} {value}: expected 1 or more")
+    return Plan(
+        steps, batch, rate, warmup, ema=ema, seed=seed, mixed_precision=precision, workers=workers, save_every=save
+    )

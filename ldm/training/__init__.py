@@ -1,0 +1,15 @@
+"""Training: one loop, one objective for each kind of model, checkpoints that resume exactly.
+
+data --objective(batch, generator)--> loss parts --loop--> weights, their EMA, log.jsonl
+"""
+
+import importlib
+
+_HOMES = {"train_vae": "vae", "train_diffusion": "diffusion", "Plan": "loop", "fit": "loop"}
+__all__ = list(_HOMES)  # noqa: PLE0604
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"ldm.training.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'ldm.training' has no attribute {name!r}")

@@ -1,0 +1,51 @@
+"""Latents computed once: pictures -> posterior moments on disk, sampled freshly each time they are used."""
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from ldm.images import to_pixels
+from ldm.latents import LatentSpace
+
+
+class CachedLatents(Dataset):
+    """(mean, logvar) of scaled latents, each (N,C,h,w) in float16, and a caption for each."""
+
+    def __init__(self, mean: Tensor, logvar: Tensor, captions: list[str]):
+        self.mean, self.logvar, self.captions = mean, logvar, captions
+
+    def __len__(self) -> int:
+        return len(self.captions)
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor, str]:
+        return self.mean[i], self.logvar[i], self.captions[i]
+
+    def save(self, path: Path) -> None:
+        metadata = {"captions": json.dumps(self.captions, ensure_ascii=False)}
+        save_file({"mean": self.mean, "logvar": self.logvar}, path, metadata=metadata)
+
+    @classmethod
+    def load(cls, path: Path) -> "CachedLatents":
+        with safe_open(path, "pt") as file:
+            return cls(file.get_tensor("mean"), file.get_tensor("logvar"), json.loads(file.metadata()["captions"]))
+
+
+def encode_dataset(data, space: LatentSpace, count: int, batch_size: int = 64) -> CachedLatents:
+    """The first `count` of `data[i]` = (picture, caption) -> their moments in `space`."""
+    means: list[Tensor] = []
+    logvars: list[Tensor] = []
+    captions: list[str] = []
+    for start in tqdm(range(0, count, batch_size), desc="encoding", disable=None):
+        pictures, texts = zip(*[data[i] for i in range(start, min(start + batch_size, count))], strict=True)
+        with torch.no_grad():
+            mean, logvar = space.posterior(to_pixels(list(pictures)))
+        means.append(mean.half().cpu())
+        logvars.append(logvar.half().cpu())
+        captions += texts
+    return CachedLatents(torch.cat(means), torch.cat(logvars), captions)

@@ -1,0 +1,54 @@
+"""Tiny seeded models, built in code: what the published ones are, but small."""
+
+import pytest
+import torch
+
+from ldm.denoising import Denoiser
+from ldm.latents import LatentSpace
+from ldm.noising import Diffusion
+from ldm.pipeline import LatentDiffusion
+from ldm.text import TextEncoder
+from ldm.training.diffusion import PRESETS, text_model, unet
+from ldm.training.tokenizer import train_tokenizer
+from ldm.training.vae import autoencoder
+
+CAPTIONS = ["a red apple on a blue background", "a cat face to the left of a dog face", "three green pears"]
+SCHEDULER = {
+    "_class_name": "DDIMScheduler",
+    "beta_schedule": "scaled_linear",
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "num_train_timesteps": 1000,
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "skip_prk_steps": True,
+}
+
+
+def tiny_pipeline(prediction_type: str = "epsilon") -> LatentDiffusion:
+    """A whole Stable Diffusion in small, with random weights loud enough that every time step changes the picture."""
+    torch.manual_seed(0)
+    size = PRESETS["tiny"]
+    tokenizer = train_tokenizer(CAPTIONS, size=600, length=16)
+    network, text = unet(size, side=8).eval(), TextEncoder(text_model(size, tokenizer).eval(), tokenizer)
+    with torch.no_grad():
+        for module in (network.time_embedding, network.conv_out, *network.down_blocks):
+            for parameter in module.parameters():
+                parameter *= 2
+    scheduler = {**SCHEDULER, "prediction_type": prediction_type}
+    space = LatentSpace(autoencoder((16, 16, 16)).eval())
+    return LatentDiffusion(space, Denoiser(network, Diffusion.from_config(scheduler)), text, scheduler)
+
+
+@pytest.fixture(scope="session")
+def pipeline() -> LatentDiffusion:
+    return tiny_pipeline()
+
+
+@pytest.fixture(scope="session")
+def folder(pipeline, tmp_path_factory):
+    """The tiny pipeline on disk, in diffusers' layout."""
+    path = tmp_path_factory.mktemp("models") / "tiny"
+    pipeline.save_pretrained(path)
+    return path
