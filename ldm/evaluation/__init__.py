@@ -1,0 +1,12 @@
+"""Evaluation: what a model is worth, in figures. Each function returns plain values that json can write."""
+
+import importlib
+
+_HOMES = {"evaluate_prompts": "prompts"}
+__all__ = list(_HOMES)  # noqa: PLE0604
+
+
+def __getattr__(name: str):
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"ldm.evaluation.{_HOMES[name]}"), name)
+    raise AttributeError(f"module 'ldm.evaluation' has no attribute {name!r}")

@@ -1,0 +1,181 @@
+"""Does a picture show what its prompt says? A judge for emoji scenes, without a network.
+
+    prompt --model--> picture --judge--> the likeliest of 32 scenes: the true one, and 31 that differ in one respect
+
+A scene is likened to the picture by K renderings with jitter in place and size, the same jitter for all 32, drawn anew
+for each picture. What is compared is the detail: each picture minus its own blur. So a plain or blurred picture shows
+no scene at all, and a background speaks through the contrast along the objects' contours.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from ldm.data.emoji import Scene, split_scene, variants
+
+SPLITS = ("single", "seen", "heldout")
+CANDIDATES = 32
+RENDERINGS = 16  # of each candidate
+RENDERED_SIDE = 64  # pixels
+SIDE = 32  # pixels at which pictures are compared
+BLUR = 2.0  # standard deviation of the blur that is taken away, in those pixels
+SHOWN = 0.25  # least likeness at which a picture shows a scene: true renderings have more than 0.5
+
+Draw = Callable[[list[str], list[int]], list[Image.Image]]  # prompts, seeds -> pictures
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt, the seed to draw it with, the scene that it names, and the scenes among which it is judged."""
+
+    prompt: str
+    seed: int
+    scene: Scene
+    candidates: list[Scene]
+    rng: np.random.Generator  # of the judge
+
+
+def question(split: str, seed: int, i: int) -> Question:
+    """Question i of a series; depends on (split, seed, i) alone."""
+    asking, judging = np.random.default_rng((seed, i)).spawn(2)
+    scene = split_scene(asking, split)
+    return Question(scene.caption(asking), seed + i, scene, candidates(scene, asking), judging)
+
+
+def candidates(scene: Scene, rng: np.random.Generator) -> list[Scene]:
+    """The scene among CANDIDATES different ones, in random order.
+
+    All that differ from it in the relation (3), the number (3) or the background (10) are there, so that a picture with
+    any of these wrong is judged wrong; the others differ in one object.
+    """
+    pools = variants(scene)
+    scenes = [scene, *pools["relation"], *pools["count"], *pools["colour"]]
+    others = rng.choice(len(pools["object"]), CANDIDATES - len(scenes), replace=False)
+    scenes += [pools["object"][i] for i in others]
+    return [scenes[i] for i in rng.permutation(CANDIDATES)]
+
+
+@cache
+def blurring() -> np.ndarray:
+    """(SIDE, SIDE) matrix: a Gaussian blur whose rows sum to 1, so that a plain picture stays as it is."""
+    pixels = np.arange(SIDE)
+    weights = np.exp(-((pixels[:, None] - pixels) ** 2) / (2 * BLUR**2))
+    return np.float32(weights / weights.sum(1, keepdims=True))
+
+
+def detail(pictures: list[Image.Image]) -> np.ndarray:
+    """Pictures of any size -> (N,4,F) float32: the quarters of each, brought to SIDE x SIDE by area, less its blur."""
+    small = [picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX) for picture in pictures]
+    x = np.moveaxis(np.stack([np.float32(picture) / 255 for picture in small]), -1, 1)
+    x -= blurring() @ x @ blurring().T
+    half = SIDE // 2
+    return x.reshape(-1, 3, 2, half, 2, half).transpose(0, 2, 4, 1, 3, 5).reshape(len(x), 4, -1)
+
+
+def likeness(picture: np.ndarray, renderings: np.ndarray) -> float:
+    """Details (4,F) of a picture, (K,4,F) of renderings -> 1 for equal, about 0 for unrelated or empty ones.
+
+    2 <p,r> / (<p,p> + <r,r>): SSIM's contrast and structure, over the whole picture (Wang et al. 2004, section III.B).
+    r takes each quarter from the rendering that is nearest there, because each of several objects has its own jitter.
+    """
+    products = np.einsum("kqf,qf->kq", renderings, picture)
+    energies = np.einsum("kqf,kqf->kq", renderings, renderings)
+    nearest = (energies - 2 * products).argmin(0), np.arange(4)
+    return float(2 * products[nearest].sum() / (np.square(picture).sum() + energies[nearest].sum()))
+
+
+def likenesses(picture: Image.Image, scenes: list[Scene], rng: np.random.Generator) -> np.ndarray:
+    """How much the picture is like each scene, at most 1."""
+    jitter = int(rng.integers(2**63))
+    shown = detail([picture])[0]
+    return np.array([likeness(shown, rendered_detail(scene, jitter)) for scene in scenes])
+
+
+def rendered_detail(scene: Scene, seed: int) -> np.ndarray:
+    """(K,4,F): RENDERINGS of the scene."""
+    rng = np.random.default_rng(seed)
+    return detail([scene.draw(rng, RENDERED_SIDE) for _ in range(RENDERINGS)])
+
+
+def choose(likenesses: np.ndarray, rng: np.random.Generator) -> int:
+    """The index of the likeliest; by lot where the picture shows none, so that nothing scores 1 in CANDIDATES."""
+    best = int(likenesses.argmax())
+    return best if likenesses[best] >= SHOWN else int(rng.integers(len(likenesses)))
+
+
+def kind(scene: Scene) -> str:
+    if scene.relation:
+        return "relation"
+    if scene.count > 1:
+        return "count"
+    return "single" if scene.background == "white" else "background"
+
+
+def answer(question: Question, picture: Image.Image) -> dict[str, Any]:
+    """What the judge says of one picture."""
+    likes = likenesses(picture, question.candidates, question.rng)
+    chosen = question.candidates[choose(likes, question.rng)]
+    return {
+        "prompt": question.prompt,
+        "seed": question.seed,
+        "kind": kind(question.scene),
+        "key": question.scene.key,
+        "chosen": chosen.key,
+        "correct": chosen == question.scene,
+        "likeness": round(float(likes[question.candidates.index(question.scene)]), 4),
+    }
+
+
+def tally(answers: list[dict[str, Any]]) -> dict[str, Any]:
+    """accuracy with its 95 % interval, count, and the mean likeness of the pictures to their own scenes."""
+    count, correct = len(answers), sum(a["correct"] for a in answers)
+    return {
+        "accuracy": correct / count,
+        "interval": wilson(correct, count),
+        "count": count,
+        "likeness": round(sum(a["likeness"] for a in answers) / count, 4),
+    }
+
+
+def wilson(correct: int, count: int, z: float = 1.96) -> tuple[float, float]:
+    """The score interval of a binomial share; 95 % for z = 1.96 (Wilson 1927)."""
+    centre = correct + z * z / 2
+    half = z * math.sqrt(correct * (count - correct) / count + z * z / 4)
+    return (centre - half) / (count + z * z), (centre + half) / (count + z * z)
+
+
+def evaluate_prompts(draw: Draw, split: str, count: int, seed: int = 0, batch: int = 32) -> dict[str, Any]:
+    """The share of prompts whose picture the judge takes for the scene that the prompt names, in 0..1.
+
+    `draw(prompts, seeds)` is the model; it gets `batch` prompts at a time, and seed + i for the i-th. `split` is
+    "single" (one emoji on white), "seen" or "heldout" (composed scenes that training may see, and that none may).
+    Chance is 1 in CANDIDATES. Raises ValueError for an unknown split, a count below 1 or a negative seed.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r}; expected {', '.join(SPLITS)}")
+    if count < 1 or seed < 0:
+        raise ValueError(f"count {count} and seed {seed}; expected a count of 1 or more and a seed of 0 or more")
+    questions = [question(split, seed, i) for i in range(count)]
+    answers = []
+    with tqdm(total=count, desc=f"{split} prompts", unit="picture", disable=None) as bar:
+        for start in range(0, count, batch):
+            part = questions[start : start + batch]
+            pictures = draw([q.prompt for q in part], [q.seed for q in part])
+            for asked, picture in zip(part, pictures, strict=True):
+                answers.append(answer(asked, picture))
+                bar.update()
+    kinds = sorted({a["kind"] for a in answers})
+    return {
+        **tally(answers),
+        "chance": 1 / CANDIDATES,
+        "kinds": {name: tally([a for a in answers if a["kind"] == name]) for name in kinds},
+        "settings": {"split": split, "seed": seed, "candidates": CANDIDATES, "renderings": RENDERINGS, "side": SIDE,
+                     "blur": BLUR, "shown": SHOWN},
+        "pictures": answers,
+    }  # fmt: skip
