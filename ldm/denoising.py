@@ -75,7 +75,7 @@ class Denoiser:
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Denoiser:
         """Moves the network, where it is one that can be moved; returns this denoiser."""
         if isinstance(self.unet, torch.nn.Module):
-            self.unet.to(device=device, dtype=dtype)
+            torch.nn.Module.to(self.unet, device=device, dtype=dtype)  # diffusers' own warns of any dtype
         return self
 
     @property

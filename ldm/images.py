@@ -231,9 +231,9 @@ def _colours_and_alpha(picture: Image.Image) -> tuple[Image.Image, Image.Image |
 def _from_lab(picture: Image.Image) -> Image.Image:
     from PIL import ImageCms
 
-    rgb = ImageCms.profileToProfile(
-        picture, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
-    )
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    # the table that lcms would interpolate in is off by up to 9 levels on strong colours
+    rgb = ImageCms.profileToProfile(picture, lab, srgb, outputMode="RGB", flags=ImageCms.Flags.NOOPTIMIZE)
     assert rgb is not None
     return rgb
 

@@ -78,6 +78,7 @@ class LatentSpace:
         factor: int | None = None,
     ):
         self.autoencoder = autoencoder
+        self._told: set[tuple[Part, torch.dtype]] = set()
         self.scale = _checked("scale", _named_scale(autoencoder) if scale is None else scale)
         self.shift = _checked("shift", _named_shift(autoencoder) if shift is None else shift)
         if not torch.as_tensor(self.scale).all():
@@ -263,9 +264,16 @@ class LatentSpace:
         else:
             redone = self._precise(part, x[lost], lost)
             result = result.index_copy(0, torch.tensor(lost, device=result.device), redone)
-        name, dtype = type(self.autoencoder).__name__, str(self._home(x).dtype).removeprefix("torch.")
-        warnings.warn(f"{name}: {part.__name__} overflowed in {dtype}, redone in float32", RuntimeWarning, stacklevel=2)
+        self._tell(part, self._home(x).dtype)
         return result
+
+    def _tell(self, part: Part, dtype: torch.dtype) -> None:
+        """Warns of an overflow once, by itself: the interpreter's own memory of warnings is lost now and then."""
+        if (part, dtype) not in self._told:
+            self._told.add((part, dtype))
+            name = f"{type(self.autoencoder).__name__}: {part.__name__}"
+            message = f"{name} overflowed in {str(dtype).removeprefix('torch.')}, redone in float32"
+            warnings.warn(message, RuntimeWarning, stacklevel=3)
 
     def _plain(self, part: Part, x: Tensor) -> Tensor:
         """x -> the part's result, computed in the autoencoder's own dtype."""
@@ -289,6 +297,7 @@ class LatentSpace:
 
 
 # ---- any autoencoder as two functions ----
+
 
 def encoding(autoencoder: Any, x: Tensor) -> Tensor:
     """autoencoder, x (B,3,H,W) -> mean and log-variance of raw latents (B,2,C,h,w)."""

@@ -174,7 +174,7 @@ def cosine(T: int = 1000) -> np.ndarray:
 
 
 def zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
-    """Betas -> betas with a_T = 0: a is shifted to end there, stretched to begin as before (Lin et al. 2023, alg. 1)."""
+    """Betas -> betas with a_T = 0 and a_1 as before: a is shifted, then stretched (Lin et al. 2023, algorithm 1)."""
     a = np.sqrt(np.cumprod(1 - betas))
     abar = ((a - a[-1]) * a[0] / (a[0] - a[-1])) ** 2
     return 1 - abar / np.append(1.0, abar[:-1])

@@ -27,7 +27,7 @@ HALVED = 0.5  # undoing a fault takes at least 3 dB of the error away,
 UNEXPLAINED = 0.4  # leaves at most this share of the picture's variance,
 PALE = 0.5  # and is not itself mended by 3 dB with brightness and contrast
 TIE = 1.25  # errors within 1 dB do not tell which side is at fault,
-TIE_FLOOR = 4e-6  # nor do errors below 60 dB
+TIE_FLOOR = 4e-6  # nor do errors as small as this, 60 dB
 DIAGNOSED_SIDE = 128  # pixels of the longer side; trying a dozen suspicions on a large photograph would take minutes
 
 
@@ -47,7 +47,7 @@ class RoundTrip:
     latent_max: float
     latent_channel_std: tuple[float, ...]
     fitting_scale: float  # the scale at which these latents would have unit standard deviation; inf for constant ones
-    diagnosis: str  # "ok ...", "poor ..." where no known fault explains it, otherwise the fault
+    diagnosis: str  # begins with "ok" unless a fault was found
 
     def picture(self) -> Image.Image:
         """original | reconstruction | error map, labelled."""
@@ -127,7 +127,7 @@ def _overflow(z: Tensor, y: Tensor) -> str:
 def _verdict(quality: float) -> str:
     if quality >= POOR_DB:
         return "ok: no known fault"
-    return f"poor ({quality:.1f} dB), by no known fault: weak on this picture, or not the weights that it should have"
+    return f"ok: no known fault, but {quality:.1f} dB is poor: the autoencoder is weak on such a picture, or untrained"
 
 
 def _figures(x: Tensor, y: Tensor, z: Tensor, raw: Tensor, diagnosis: str) -> RoundTrip:
@@ -162,8 +162,8 @@ def ssim(x: Tensor, y: Tensor) -> float:
 
     Gaussian window of 11 x 11 pixels and sigma 1.5, inside the picture only; cut to the picture where that is smaller.
     """
-    c1, c2 = (0.01 * 2) ** 2, (0.03 * 2) ** 2  # (K L)^2, L = 2 the range
-    x, y = x.double(), y.double()
+    c1, c2 = 0.01**2, 0.03**2  # (K L)^2, L = 1 the range
+    x, y = (x.double() + 1) / 2, (y.double() + 1) / 2  # light from 0: the luminance term knows where black is
     mean_x, mean_y = _blurred(x), _blurred(y)
     var_x, var_y = _blurred(x * x) - mean_x**2, _blurred(y * y) - mean_y**2
     covariance = _blurred(x * y) - mean_x * mean_y

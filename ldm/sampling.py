@@ -55,6 +55,7 @@ def times(T: int, steps: int, spacing: str = "leading", offset: int = 0, last: i
     `offset` is its steps_offset; `last` = 1 is its set_alpha_to_one = False. A step that would not move is left out.
     """
     steps = _checked_steps(steps, T)
+    grid: np.ndarray
     match spacing:
         case "leading":
             grid = np.arange(steps) * (T // steps) + 1 + offset
@@ -162,11 +163,13 @@ def draw(
     if not isinstance(process, Diffusion):
         raise ValueError(f"sampler {sampler!r} needs a Diffusion to walk down, not a {type(process).__name__}")
     if process.prediction_type not in chosen.predictions:
-        raise ValueError(f"sampler {sampler!r}: expected {' or '.join(chosen.predictions)}, not {process.prediction_type}")
+        known = " or ".join(chosen.predictions)
+        raise ValueError(f"sampler {sampler!r}: expected a network for {known}, not {process.prediction_type}")
     steps = _checked_steps(steps, process.T)
     config = {**scheduler_config, **chosen.settings, "prediction_type": process.prediction_type}
     if chosen.eta is None:
         return _sample_by(_scheduler(chosen, config, process, steps), denoiser, noise, cond, generators, callback)
+    _check_followed(config, chosen.eta)
     denoise = clipped(denoiser, config.get("clip_sample_range", 1.0)) if config.get("clip_sample") else denoiser
     grid = _grid(config, process.T, steps)
     return sample(denoise, process.with_eta(chosen.eta), noise, cond, grid, generators, callback)
@@ -174,9 +177,6 @@ def draw(
 
 def _grid(config: Mapping[str, Any], T: int, steps: int) -> list[int]:
     """The times that diffusers' DDPM and DDIM schedulers of this config would visit, and where they end."""
-    for key, plain in {"thresholding": (False,), "variance_type": ("fixed_small", "fixed_small_log")}.items():
-        if config.get(key, plain[0]) not in plain:
-            raise ValueError(f"the scheduler config asks for {key} {config[key]!r}, which ddpm and ddim do not do here")
     last = 0 if config.get("set_alpha_to_one", True) else 1
     return times(T, steps, config.get("timestep_spacing", "leading"), config.get("steps_offset", 0), last)
 
@@ -187,7 +187,12 @@ def _scheduler(sampler: Sampler, config: Mapping[str, Any], process: Diffusion, 
     abar = process.a[1:] ** 2
     if len(scheduler.alphas_cumprod) != process.T or not np.allclose(scheduler.alphas_cumprod, abar, atol=1e-4):
         raise ValueError(f"{sampler.scheduler} does not follow the noise schedule that the network was trained on")
-    scheduler.set_timesteps(steps)
+    try:
+        scheduler.set_timesteps(steps)
+    except ValueError as error:
+        raise ValueError(f"{sampler.scheduler} cannot take {steps} steps: {error}") from error
+    if scheduler.timesteps.max() >= process.T:
+        raise ValueError(f"{sampler.scheduler} would begin {steps} steps beyond its last time: expected fewer")
     return scheduler
 
 
@@ -215,6 +220,15 @@ def _sample_by(
 
 
 # What a user may get wrong.
+
+
+def _check_followed(config: Mapping[str, Any], eta: float) -> None:
+    """Refuses a config that asks what our own steps would silently not do. Without noise, its size does not matter."""
+    variance = config.get("variance_type") or "fixed_small"
+    if variance.startswith("learned") or (eta and not variance.startswith("fixed_small")):
+        raise ValueError(f"the scheduler config has variance_type {variance!r}: expected fixed_small, or sampler ddim")
+    if config.get("thresholding"):
+        raise ValueError("the scheduler config has thresholding: expected none, or clip_sample")
 
 
 def _checked_seed(seed: int) -> int:

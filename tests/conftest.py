@@ -12,7 +12,7 @@ from ldm.training.diffusion import PRESETS, text_model, unet
 from ldm.training.tokenizer import train_tokenizer
 from ldm.training.vae import autoencoder
 
-CAPTIONS = ["a red apple on a blue background", "a cat face to the left of a dog face", "three green pears"]
+CAPTIONS = ["a red apple on a blue background", "a cat face to the left of a dog face", "three green pears"] * 2
 SCHEDULER = {
     "_class_name": "DDIMScheduler",
     "beta_schedule": "scaled_linear",

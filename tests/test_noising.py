@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import product
 
 import numpy as np
 import pytest
@@ -66,8 +67,8 @@ def test_snr():
     assert np.all(np.diff(process.snr(np.arange(1, 1001))) < 0)
 
 
-# Equality with diffusers' DDPMScheduler; its timestep i is our time i + 1. It keeps its tables in float32, where 1 - abar
-# has few digits left near t = 1: so once as it is, and once with its own formulas on tables in float64.
+# Equality with diffusers' DDPMScheduler; its timestep i is our time i + 1. It keeps its tables in float32, where
+# 1 - abar has few digits left near t = 1: so once as it is, and once with its own formulas on float64 tables.
 
 
 def scheduler(name, prediction, exact):
@@ -95,10 +96,7 @@ def test_noise_and_velocity_equal_diffusers(name, dtype, tolerance, exact):
     torch.testing.assert_close(velocity, theirs.get_velocity(z_0, eps, timesteps), atol=tolerance, rtol=0)
 
 
-@pytest.mark.parametrize(
-    "name, prediction",
-    [(name, prediction) for name in CONFIGS for prediction in PREDICTIONS if (name, prediction) != ("zero_snr", "epsilon")],
-)
+@pytest.mark.parametrize("name, prediction", sorted({*product(CONFIGS, PREDICTIONS)} - {("zero_snr", "epsilon")}))
 @pytest.mark.parametrize("stride", [1, 10])
 @ACCURACY
 def test_step_equals_diffusers(name, prediction, stride, dtype, tolerance, exact):
@@ -171,6 +169,15 @@ def test_one_time_is_a_plain_number():
     for number in Diffusion().posterior(500, 400):
         assert isinstance(number, float)
     assert Diffusion().posterior(np.array([500, 9]), np.array([400, 8]))[0].shape == (2,)
+
+
+@pytest.mark.parametrize("stride", [1, 10, 500])
+def test_without_eta_the_posterior_has_no_noise_at_all(stride):
+    """Not a rounding error's worth: a deterministic sampler must leave the generators alone."""
+    for betas in (linear(), scaled_linear(), cosine()):
+        s = np.arange(1001 - stride)
+        assert np.all(Diffusion(betas, eta=0.0).posterior(s + stride, s)[2] == 0)
+        assert np.all(Diffusion(betas, eta=0.1).posterior(s[1:] + stride, s[1:])[2] > 0)
 
 
 def test_the_module_loads_without_torch():

@@ -89,8 +89,8 @@ def test_step_is_the_posterior_in_arrays(process, array, stride):
 
 
 @every_process
-def test_two_steps_land_where_one_does(process):
-    """Marginals, by samples: noise at t, then down to s, has the mean and deviation of noise at s."""
+def test_samples_keep_the_marginal(process):
+    """Noise at t, then a step down to s, has the mean and the deviation of noise at s."""
     count, z_0, z_T = 200_000, 1.5, -0.5
     rng = np.random.default_rng(0)
     t, s = process.T, process.T // 3
@@ -180,8 +180,8 @@ def test_few_posterior_steps_lose_variance(steps, kept):
 
 
 @pytest.mark.parametrize("steps", [1000, 100, 10])
-def test_ddim_keeps_the_variance_of_unit_data(steps):
-    """Where z_t has unit variance at every t, the noiseless step is an exact rotation at few steps too, but for a_T > 0."""
-    process = Diffusion(scaled_linear(), eta=0.0)
-    assert recursion(process, times(1000, steps), 0.0, 1.0)[1] <= 1
-    assert recursion(process, times(1000, 1000), 0.0, 1.0)[1] == pytest.approx(1, abs=1e-2)
+def test_ddim_steps_turn(steps):
+    """On unit-variance data (a_t, c_t) is a point on the circle, and a noiseless step keeps the cosine of its angle."""
+    process, grid = Diffusion(scaled_linear(), eta=0.0), times(1000, steps)
+    angles = np.arctan2(process.c[grid], process.a[grid])
+    assert recursion(process, grid, 0.0, 1.0)[1] == pytest.approx(np.prod(np.cos(np.diff(angles)) ** 2), rel=1e-9)

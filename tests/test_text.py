@@ -53,8 +53,13 @@ def test_a_pad_token_of_its_own_is_used(tokenizer):
     assert padded("a")[0][-1] == tokenizer.vocabulary["!"] != tokenizer("a")[0][-1]
 
 
+def test_the_same_captions_give_the_same_tokenizer():
+    first, again = (train_tokenizer(order, size=700) for order in (CAPTIONS, CAPTIONS[::-1]))
+    assert first.merges == again.merges and first.vocabulary == again.vocabulary
+
+
 def test_words_of_the_captions_are_single_tokens():
-    learnt = train_tokenizer(CAPTIONS, size=2000)
+    learnt = train_tokenizer(CAPTIONS * 2, size=2000)
     assert learnt.words.encode("red apple").tokens == ["red</w>", "apple</w>"]
     assert len(learnt.vocabulary) <= 2000
 

@@ -155,6 +155,9 @@ class Log:
 
     def __init__(self, path: Path, start: int):
         self.path, self.then, self.step = path, time.perf_counter(), start
+        rows = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+        kept = [row for row in rows if row.endswith("}\n") and json.loads(row)["step"] <= start]
+        path.write_text("".join(kept), encoding="utf-8")  # what a killed run wrote after its last checkpoint goes
 
     def write(self, step: int, plan: Plan, losses: dict[str, Tensor], norm: Tensor) -> None:
         now = time.perf_counter()
