@@ -50,7 +50,7 @@ class NonFiniteError(ValueError):
 
 @dataclass(frozen=True)
 class Statistics:
-    """Moments of posterior samples z_0 over `count` pictures; `fitting_scale` would make `std` 1."""
+    """Moments of posterior samples z_0 over `count` pictures; with the `fitting_scale` for scale, `std` would be 1."""
 
     count: int
     mean: float
@@ -387,16 +387,16 @@ def _entries(scale: Affine, shift: Affine) -> dict[str, Any]:
 
 def _statistics(count: int, mean: Tensor, square: Tensor, space: LatentSpace) -> Statistics:
     """Means of z_0 and of its square, (C,) each -> Statistics."""
-    scale, shift = (_column(value, mean).flatten().double() for value in (space.scale, space.shift))
+    scale = _column(space.scale, mean).flatten().double()
     variance = square - mean.square()
-    raw_mean = mean / scale + shift
+    unscaled = _deviation(mean / scale, variance / scale.square())
     return Statistics(
         count=count,
         mean=float(mean.mean()),
         std=_deviation(mean, variance),
         channel_mean=tuple(mean.tolist()),
         channel_std=tuple(variance.clamp_min(0).sqrt().tolist()),
-        fitting_scale=1 / max(_deviation(raw_mean, variance / scale.square()), torch.finfo(torch.float32).tiny),
+        fitting_scale=1 / unscaled if unscaled else math.inf,
     )
 
 

@@ -108,7 +108,7 @@ def roundtrip(
     quality = psnr(x, y.clamp(-1, 1))
     if quality < HEALTHY_DB:
         faults += diagnose(x, *pair, scale, shift, precise)
-    return _figures(x, y.clamp(-1, 1), z, z / scale + shift, "; ".join(faults) or _verdict(quality))
+    return _figures(x, y.clamp(-1, 1), z, z / scale, "; ".join(faults) or _verdict(quality))
 
 
 def _through(x: Tensor, pair: Pair) -> tuple[Tensor, Tensor]:
@@ -130,8 +130,8 @@ def _verdict(quality: float) -> str:
     return f"ok: no known fault, but {quality:.1f} dB is poor: the autoencoder is weak on such a picture, or untrained"
 
 
-def _figures(x: Tensor, y: Tensor, z: Tensor, raw: Tensor, diagnosis: str) -> RoundTrip:
-    error, spread = 127.5 * (y - x), float(raw.std(correction=0))
+def _figures(x: Tensor, y: Tensor, z: Tensor, unscaled: Tensor, diagnosis: str) -> RoundTrip:
+    error, spread = 127.5 * (y - x), float(unscaled.std(correction=0))
     return RoundTrip(
         original=to_images(x)[0],
         image=to_images(y)[0],

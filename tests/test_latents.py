@@ -424,9 +424,8 @@ def test_statistics_tell_the_fitting_scale(vae):
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             fitted = LatentSpace(vae, found.fitting_scale, shift).statistics(pictures)
-        if isinstance(scale, float):
-            assert fitted.std == pytest.approx(1, rel=1e-3)
-            assert fitted.fitting_scale == pytest.approx(found.fitting_scale, rel=1e-3)
+        assert fitted.std == pytest.approx(1, rel=1e-3)
+        assert fitted.fitting_scale == pytest.approx(found.fitting_scale, rel=1e-3)
 
 
 # ---- keeping ----

@@ -152,10 +152,11 @@ def test_figures_of_a_known_error(seed, red, blue, scale):
 
 def test_the_fitting_scale_makes_the_latents_unit():
     x, raw = photo(0), Blocks().encode(photo(0))
-    for scale, shift in ((SCALE, 0.0), (1.0, 0.5), (torch.linspace(0.1, 2, 48).view(-1, 1, 1), 0.3)):
+    scales, shifts = torch.linspace(0.1, 2, 48).view(-1, 1, 1), torch.linspace(-5, 5, 48).view(-1, 1, 1)
+    for scale, shift in ((SCALE, 0.0), (1.0, 0.5), (scales, 0.3), (SCALE, shifts)):
         z = (raw - shift) * scale
         check = roundtrip(x, lambda x, z=z: z, lambda z: x, scale, shift)
-        assert float((check.fitting_scale * raw).std()) == pytest.approx(1, rel=1e-3)
+        assert float((check.fitting_scale * (raw - shift)).std()) == pytest.approx(1, rel=1e-3)
 
 
 def test_figures_are_of_what_is_seen():

@@ -2,9 +2,10 @@
 
     prompt --model--> picture --judge--> the likeliest of 32 scenes: the true one, and 31 that differ in one respect
 
-A scene is likened to the picture by K renderings with jitter in place and size, the same jitter for all 32, drawn anew
-for each picture. What is compared is the detail: each picture minus its own blur. So a plain or blurred picture shows
-no scene at all, and a background speaks through the contrast along the objects' contours.
+A scene is likened to the picture by K renderings with jitter in place and size, drawn anew for each picture and with
+the same jitter for all 32 scenes, so that the true one has no advantage. What is compared is the detail: each picture
+less its own blur. So a plain or blurred picture shows no scene at all, and a background speaks through the contrast
+along the objects' contours.
 """
 
 import math
@@ -21,11 +22,12 @@ from ldm.data.emoji import Scene, split_scene, variants
 
 SPLITS = ("single", "seen", "heldout")
 CANDIDATES = 32
-RENDERINGS = 16  # of each candidate
+RENDERINGS = 12  # of each candidate
 RENDERED_SIDE = 64  # pixels
 SIDE = 32  # pixels at which pictures are compared
 BLUR = 2.0  # standard deviation of the blur that is taken away, in those pixels
-SHOWN = 0.25  # least likeness at which a picture shows a scene: true renderings have more than 0.5
+PALEST = 2 / 3  # of a rendering's contrast that a picture may have: a slight blur must not pass for another background
+SHOWN = 0.3  # least likeness at which a picture shows a scene; that of true renderings is above 0.6
 
 Draw = Callable[[list[str], list[int]], list[Image.Image]]  # prompts, seeds -> pictures
 
@@ -70,43 +72,55 @@ def blurring() -> np.ndarray:
 
 
 def detail(pictures: list[Image.Image]) -> np.ndarray:
-    """Pictures of any size -> (N,4,F) float32: the quarters of each, brought to SIDE x SIDE by area, less its blur."""
+    """Pictures of any size -> (N,3,SIDE,SIDE) float32: each brought there by area, less its own blur."""
     small = [picture.convert("RGB").resize((SIDE, SIDE), Image.Resampling.BOX) for picture in pictures]
     x = np.moveaxis(np.stack([np.float32(picture) / 255 for picture in small]), -1, 1)
-    x -= blurring() @ x @ blurring().T
+    return x - blurring() @ x @ blurring().T
+
+
+def shifted(x: np.ndarray) -> np.ndarray:
+    """(3,SIDE,SIDE) -> (5,3,SIDE,SIDE): as it is, and one pixel down, up, right and left."""
+    return np.stack([np.roll(x, shift, (1, 2)) for shift in ((0, 0), (1, 0), (-1, 0), (0, 1), (0, -1))])
+
+
+def quarters(x: np.ndarray) -> np.ndarray:
+    """(N,3,SIDE,SIDE) -> (4,N,F)."""
     half = SIDE // 2
-    return x.reshape(-1, 3, 2, half, 2, half).transpose(0, 2, 4, 1, 3, 5).reshape(len(x), 4, -1)
+    return x.reshape(-1, 3, 2, half, 2, half).transpose(2, 4, 0, 1, 3, 5).reshape(4, len(x), -1)
 
 
-def likeness(picture: np.ndarray, renderings: np.ndarray) -> float:
-    """Details (4,F) of a picture, (K,4,F) of renderings -> 1 for equal, about 0 for unrelated or empty ones.
+def likeness(picture: np.ndarray, renderings: np.ndarray, palest: float = 1.0) -> float:
+    """Quarters (4,S,F) of a picture's shifts, (4,K,F) of renderings -> 1 for equal, about 0 for unrelated or empty ones.
 
     2 <p,r> / (<p,p> + <r,r>): SSIM's contrast and structure, over the whole picture (Wang et al. 2004, section III.B).
-    r takes each quarter from the rendering that is nearest there, because each of several objects has its own jitter.
+    Each quarter takes the p and r that are nearest there, because each of several objects has its own jitter. A picture
+    that is paler than r is likened to a paler r, down to `palest` of its contrast.
     """
-    products = np.einsum("kqf,qf->kq", renderings, picture)
-    energies = np.einsum("kqf,kqf->kq", renderings, renderings)
-    nearest = (energies - 2 * products).argmin(0), np.arange(4)
-    return float(2 * products[nearest].sum() / (np.square(picture).sum() + energies[nearest].sum()))
+    own, energies = np.square(picture).sum(-1), np.square(renderings).sum(-1)
+    contrast = np.sqrt(own[:, 0].sum() / energies.sum(0)).clip(palest, 1)  # (K,)
+    products = contrast * (picture @ renderings.swapaxes(1, 2)).reshape(4, -1, len(contrast))
+    sums = own[:, :, None] + (contrast**2 * energies)[:, None]
+    nearest = np.arange(4), (sums - 2 * products).reshape(4, -1).argmin(1)
+    return float(2 * products.reshape(4, -1)[nearest].sum() / sums.reshape(4, -1)[nearest].sum())
 
 
-def likenesses(picture: Image.Image, scenes: list[Scene], rng: np.random.Generator) -> np.ndarray:
-    """How much the picture is like each scene, at most 1."""
-    jitter = int(rng.integers(2**63))
-    shown = detail([picture])[0]
-    return np.array([likeness(shown, rendered_detail(scene, jitter)) for scene in scenes])
-
-
-def rendered_detail(scene: Scene, seed: int) -> np.ndarray:
-    """(K,4,F): RENDERINGS of the scene."""
+def rendered(scene: Scene, seed: int) -> np.ndarray:
+    """(4,K,F): RENDERINGS of the scene."""
     rng = np.random.default_rng(seed)
-    return detail([scene.draw(rng, RENDERED_SIDE) for _ in range(RENDERINGS)])
+    return quarters(detail([scene.draw(rng, RENDERED_SIDE) for _ in range(RENDERINGS)]))
 
 
-def choose(likenesses: np.ndarray, rng: np.random.Generator) -> int:
-    """The index of the likeliest; by lot where the picture shows none, so that nothing scores 1 in CANDIDATES."""
-    best = int(likenesses.argmax())
-    return best if likenesses[best] >= SHOWN else int(rng.integers(len(likenesses)))
+def judge(picture: Image.Image, scenes: list[Scene], rng: np.random.Generator) -> tuple[int, list[float]]:
+    """The index of the scene that the picture shows, and its likeness to each.
+
+    A picture that shows none gets one by lot, so that what says nothing is right one time in len(scenes).
+    """
+    jitter = int(rng.integers(2**63))
+    seen = quarters(shifted(detail([picture])[0]))
+    renderings = [rendered(scene, jitter) for scene in scenes]
+    best = int(np.argmax([likeness(seen, r, PALEST) for r in renderings]))
+    likenesses = [likeness(seen, r) for r in renderings]
+    return best if likenesses[best] >= SHOWN else int(rng.integers(len(scenes))), likenesses
 
 
 def kind(scene: Scene) -> str:
@@ -119,8 +133,8 @@ def kind(scene: Scene) -> str:
 
 def answer(question: Question, picture: Image.Image) -> dict[str, Any]:
     """What the judge says of one picture."""
-    likes = likenesses(picture, question.candidates, question.rng)
-    chosen = question.candidates[choose(likes, question.rng)]
+    choice, likenesses = judge(picture, question.candidates, question.rng)
+    chosen = question.candidates[choice]
     return {
         "prompt": question.prompt,
         "seed": question.seed,
@@ -128,7 +142,7 @@ def answer(question: Question, picture: Image.Image) -> dict[str, Any]:
         "key": question.scene.key,
         "chosen": chosen.key,
         "correct": chosen == question.scene,
-        "likeness": round(float(likes[question.candidates.index(question.scene)]), 4),
+        "likeness": round(likenesses[question.candidates.index(question.scene)], 4),
     }
 
 
@@ -176,6 +190,6 @@ def evaluate_prompts(draw: Draw, split: str, count: int, seed: int = 0, batch: i
         "chance": 1 / CANDIDATES,
         "kinds": {name: tally([a for a in answers if a["kind"] == name]) for name in kinds},
         "settings": {"split": split, "seed": seed, "candidates": CANDIDATES, "renderings": RENDERINGS, "side": SIDE,
-                     "blur": BLUR, "shown": SHOWN},
+                     "blur": BLUR, "palest": PALEST, "shown": SHOWN},
         "pictures": answers,
     }  # fmt: skip
