@@ -4,6 +4,7 @@
                                                         ^
                               prompt --text--> cond ----+
 
+    files.py        files that appear whole or not at all
     images.py       any picture <-> pixels x (B,3,H,W) in [-1,1]
     metadata.py     what made a picture, written into its file and read back
     latents.py      LatentSpace: x <-> z_0; owns the scale

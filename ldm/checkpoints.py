@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ldm.files import write_json
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -228,10 +230,11 @@ def save(
         if text is not None:
             _save_module(text.model, partial / "text_encoder", "model", dtype, prefix="text_model.")
             text.tokenizer.save_pretrained(partial / "tokenizer")
-        _write_json(partial / "scheduler" / "scheduler_config.json", scheduler)
-        _write_json(partial / "model_index.json", _index(unet, text, scheduler))
+        (partial / "scheduler").mkdir()
+        write_json(partial / "scheduler" / "scheduler_config.json", scheduler)
+        write_json(partial / "model_index.json", _index(unet, text, scheduler))
         if defaults:
-            _write_json(partial / "ldm.json", defaults)
+            write_json(partial / "ldm.json", defaults)
         partial.chmod(0o755)
         if folder.exists():
             shutil.rmtree(folder)
@@ -253,12 +256,7 @@ def _save_module(module: Any, folder: Path, stem: str, dtype: "torch.dtype | Non
     config = module.config.to_dict() if hasattr(module.config, "to_dict") else dict(module.config)
     named = {"architectures": [type(module).__name__]} if prefix else {"_class_name": type(module).__name__}
     drop = ("_name_or_path", "dtype", "torch_dtype")
-    _write_json(folder / "config.json", {k: v for k, v in config.items() if k not in drop} | named)
-
-
-def _write_json(path: Path, value: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(value, indent=2, default=str) + "\n", encoding="utf-8")
+    write_json(folder / "config.json", {k: v for k, v in config.items() if k not in drop} | named)
 
 
 def _index(unet: "nn.Module", text: "TextEncoder | None", scheduler: dict[str, Any]) -> dict[str, Any]:

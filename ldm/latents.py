@@ -23,6 +23,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.func import functional_call
 
+from ldm.files import write_json
 from ldm.images import Range, Source, crop, pad, to_images, to_pixels
 from ldm.roundtrip import Pair, RoundTrip, roundtrip
 
@@ -233,9 +234,7 @@ class LatentSpace:
         self.autoencoder.save_pretrained(folder)
         path = Path(folder) / "config.json"
         config = json.loads(path.read_text(encoding="utf-8")) | _entries(self.scale, self.shift)
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        write_json(path, dict(sorted(config.items())))
 
     # ---- inside ----
 

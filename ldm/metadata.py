@@ -19,17 +19,15 @@ from __future__ import annotations
 import json
 import os
 import re
-import struct
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
-from uuid import uuid4
+from typing import Any
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ldm.files import replacing
 from ldm.images import Source, flatten, opened, plain
 
 FORMATS = {
@@ -207,26 +205,6 @@ def save(image: Image.Image, path: str | os.PathLike[str], metadata: bool = True
     options = _options(kind, quality) | (_embedded(kind, *_texts(image)) if metadata else {})
     with replacing(path) as file:
         picture.save(file, kind, **options)
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
-    """path -> a file to write beside it, which takes its place on success and is removed on any failure."""
-    target = Path(os.path.realpath(path))  # through a link, not over it
-    temporary = target.with_name(f".{uuid4().hex}.tmp")
-    try:
-        try:
-            with open(temporary, "xb") as file:
-                yield file
-            os.replace(temporary, target)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: cannot be written, there is no folder {target.parent}") from None
-    except (OSError, ValueError, OverflowError, struct.error) as error:  # the last two: a side too long for a field
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise ValueError(f"{path}: cannot be written: {reason}") from error
 
 
 def read(path: Source) -> dict[str, Any]:

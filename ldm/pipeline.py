@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
-from ldm import checkpoints, metadata
+from ldm import __version__, checkpoints, metadata
 from ldm.denoising import Denoiser, guided
 from ldm.latents import LatentSpace
 from ldm.noising import Diffusion
@@ -99,46 +99,35 @@ class LatentDiffusion:
 
         Picture j of a prompt is drawn from seed + j by its own generator, whatever else is in the batch; `seed` may be
         a list, one for each picture in all, or None for a random one. `noise` (B,C,H/f,W/f) ~ N(0, I) replaces the
-        first draw, `prompt_embeds` (prompts,L,D) the text encoder's. None stands for the checkpoint's own height, width,
-        steps, guidance or sampler. `callback(step, total, t, z_0)` may stop the drawing: see `ldm.sampling`.
+        first draw, `prompt_embeds` (prompts,L,D) the text encoder's. None stands for the checkpoint's own height,
+        width, steps, guidance or sampler. `callback(step, total, t, z_0)` may stop the drawing: see `ldm.sampling`.
 
         Returns PIL images whose `info["ldm"]` tells how they were made, or z_0 (B,C,H/f,W/f) with output="latent".
         Raises ValueError that names the argument for anything out of range.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        negatives = _matched(negative_prompt, prompts)
         seeds = seeds_of(seed, len(prompts), num_images_per_prompt)
         steps = self.defaults["num_inference_steps"] if num_inference_steps is None else num_inference_steps
         scale = self.defaults["guidance_scale"] if guidance_scale is None else guidance_scale
         sampler = sampler or default_sampler(self.scheduler)
-        size = self.size(height, width)
+        height, width = self.size(height, width)
         if output not in ("pil", "latent"):
-            raise ValueError(f"output {output!r}; expected 'pil' or 'latent'")
+            raise ValueError(f"output {output!r}: expected 'pil' or 'latent'")
 
         cond = self.condition(prompts, num_images_per_prompt, prompt_embeds)
-        null = self.condition(_matched(negative_prompt, prompts), num_images_per_prompt)
+        null = self.condition(negatives, num_images_per_prompt)
         draws = generators(seeds)
-        noise = gaussian(draws, self.latent_shape(size)) if noise is None else self._checked(noise, len(seeds), size)
-        noise = noise.to(self.denoiser.device)
-        denoiser = (
-            guided(self.denoiser, null, scale, guidance_interval, guidance_rescale) if self.text else self.denoiser
+        noise = self._noise(noise, draws, (height, width))
+        denoiser = guided(self.denoiser, null, scale, guidance_interval, guidance_rescale)
+        z_0 = draw(
+            denoiser if self.text else self.denoiser, noise, cond, sampler, steps, self.scheduler, draws, callback
         )
-        z_0 = draw(denoiser, noise, cond, sampler, steps, self.scheduler, draws, callback)
         if output == "latent":
             return z_0
-        told = {
-            "negative_prompt": negative_prompt if isinstance(negative_prompt, str) else "",
-            "num_inference_steps": steps,
-            "guidance_scale": scale,
-            "sampler": sampler,
-            "height": size[0],
-            "width": size[1],
-            "model": self.name,
-            "model_hash": self.hash,
-        }
-        return [
-            metadata.attach(image, {"prompt": prompts[i // num_images_per_prompt], "seed": seeds[i], **told})
-            for i, image in enumerate(self.latents.decode(z_0))
-        ]
+        settings = {"num_inference_steps": steps, "guidance_scale": scale, "sampler": sampler}
+        settings |= {"height": height, "width": width}
+        return self._pictures(z_0, prompts, negatives, seeds, settings)
 
     def reconstruct(self, images: Any) -> "list[Image.Image]":
         """Pictures -> what the autoencoder makes of them, each at its own size."""
@@ -168,15 +157,31 @@ class LatentDiffusion:
         """(height, width) in pixels -> (C,H/f,W/f)."""
         return self.latents.channels, size[0] // self.latents.factor, size[1] // self.latents.factor
 
-    def _checked(self, noise: Tensor, count: int, size: tuple[int, int]) -> Tensor:
-        expected = (count, *self.latent_shape(size))
-        if tuple(noise.shape) != expected or not torch.isfinite(noise).all():
-            raise ValueError(f"noise of shape {tuple(noise.shape)}: expected {expected}, all of it finite")
-        return noise
+    def _noise(self, given: Tensor | None, draws: list[torch.Generator], size: tuple[int, int]) -> Tensor:
+        """The noise that drawing starts from: the caller's, if its shape fits, or each picture's own."""
+        shape = self.latent_shape(size)
+        noise = gaussian(draws, shape) if given is None else given
+        if tuple(noise.shape) != (len(draws), *shape) or not torch.isfinite(noise).all():
+            raise ValueError(f"noise of shape {tuple(noise.shape)}: expected {(len(draws), *shape)}, all of it finite")
+        return noise.to(self.denoiser.device)
+
+    def _pictures(
+        self, z_0: Tensor, prompts: list[str], negatives: list[str], seeds: list[int], settings: dict[str, Any]
+    ) -> "list[Image.Image]":
+        """z_0 -> images that tell how they were made."""
+        each = len(seeds) // len(prompts)
+        made = {**settings, "model": self.name, "model_hash": self.hash, "version": f"ldm {__version__}"}
+        return [
+            metadata.attach(image, {"prompt": prompts[i // each], "negative_prompt": negatives[i // each],
+                                    "seed": seeds[i], **made})
+            for i, image in enumerate(self.latents.decode(z_0))
+        ]  # fmt: skip
 
 
 def seeds_of(seed: int | Sequence[int] | None, prompts: int, each: int) -> list[int]:
     """seed, seed + 1, ... for the `each` pictures of each prompt, or the list itself; a random start for None."""
+    if not prompts:
+        raise ValueError('no prompt given; the empty prompt is ""')
     if each < 1:
         raise ValueError(f"num_images_per_prompt {each}: expected 1 or more")
     if seed is None:

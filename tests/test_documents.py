@@ -29,7 +29,7 @@ def test_the_first_two_commands_are_one_line_each():
 
 @pytest.mark.parametrize("text", [README, WEIGHTS], ids=["README", "weights"])
 def test_links_and_pictures_exist(text):
-    targets = [t for t in re.findall(r"\]\(([^)#]+)\)", text) if not t.startswith("http")]
+    targets = [t for t in re.findall(r"(?:\]\(|src=\")([^)\"#]+)", text) if not t.startswith("http")]
     assert targets and not [target for target in targets if not (ROOT / target).exists()]
     for target in targets:
         if target.endswith((".png", ".webp")):

@@ -152,14 +152,20 @@ def test_reconstruct_keeps_sizes(pipeline):
     assert [image.size for image in pipeline.reconstruct(images)] == [(1, 1), (33, 18)]
 
 
-def test_the_embedded_model_equals_diffusers():
-    folder = checkpoints.resolve("emoji")
-    ours, theirs = LatentDiffusion.from_pretrained("emoji"), peer(folder, "ddim")
-    noise = torch.randn(1, *ours.latent_shape(ours.size(None, None)), generator=torch.Generator().manual_seed(0))
-    told = {"num_inference_steps": 5, "guidance_scale": 3.0}
-    z = ours.text_to_image("a red apple", noise=noise, output="latent", sampler="ddim", **told)
-    assert torch.allclose(
-        z, theirs("a red apple", latents=noise, output_type="latent", **told).images, atol=1e-4, rtol=0
-    )
-    images = ours.text_to_image("a red apple", noise=noise, sampler="ddim", **told)
+@pytest.fixture(scope="module")
+def embedded():
+    return LatentDiffusion.from_pretrained("emoji")
+
+
+@pytest.mark.parametrize("sampler", SCHEDULERS)
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_the_embedded_model_equals_diffusers(embedded, sampler, guidance):
+    theirs = peer(checkpoints.resolve("emoji"), sampler)
+    shape = embedded.latent_shape(embedded.size(None, None))
+    noise = torch.randn(1, *shape, generator=torch.Generator().manual_seed(0))
+    told = {"num_inference_steps": 6, "guidance_scale": guidance}
+    z = embedded.text_to_image("a red apple", noise=noise, output="latent", sampler=sampler, **told)
+    expected = theirs("a red apple", latents=noise, output_type="latent", **told).images
+    assert torch.allclose(z, expected, atol=1e-4, rtol=0)
+    images = embedded.text_to_image("a red apple", noise=noise, sampler=sampler, **told)
     assert np.abs(pixels(images) - pixels(theirs("a red apple", latents=noise, **told).images)).max() <= 1

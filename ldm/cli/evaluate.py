@@ -54,3 +54,32 @@ def prompts(
         for kind, figures in result["kinds"].items():
             print(f"  {kind}: {figures['accuracy']:.3f} of {figures['count']}")
     options.write_json(json, result)
+
+
+@app.command()
+def roundtrip(
+    model: options.Model = "emoji",
+    split: Annotated[str, typer.Option(help="single (one emoji), seen or heldout (composed scenes).")] = "heldout",
+    count: Annotated[int, typer.Option(help="How many scenes.")] = 200,
+    seed: Annotated[int, typer.Option(help="Of the scenes.")] = 0,
+    json: options.Json = None,
+    device: options.Device = "auto",
+    dtype: options.DType = "float32",
+) -> None:
+    """Sends emoji scenes that no training has seen through the autoencoder and back.
+
+    **Example**
+
+    ldm evaluate roundtrip --count 200 --json roundtrip.json
+    """
+    if json is not None and str(json) != "-":
+        options.writable(json)
+
+    from ldm.evaluation.autoencoder import evaluate_roundtrip
+    from ldm.latents import LatentSpace
+
+    space = LatentSpace.from_pretrained(model).to(options.device_of(device), options.dtype_of(dtype))
+    result = evaluate_roundtrip(space, split, count, seed)
+    if str(json) != "-":
+        print(f"{split}: {result['psnr']:.2f} dB, SSIM {result['ssim']:.4f}, mean of {count} pictures")
+    options.write_json(json, result)

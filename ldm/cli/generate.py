@@ -23,7 +23,7 @@ def generate(
         Path | None,
         typer.Option("--out", "-o", help="A picture's file; with several pictures, a folder or a name to number."),
     ] = None,
-    model: options.Model = "emoji",
+    model: Annotated[str | None, options.MODEL] = None,
     negative: Annotated[str | None, typer.Option(help="What not to draw.")] = None,
     count: Annotated[int, typer.Option("--count", "-n", help="Pictures of each prompt.")] = 1,
     seed: Annotated[
@@ -66,30 +66,18 @@ def generate(
     if count < 1:
         raise ValueError(f"--count {count}: expected 1 or more")
     width, height = options.size_of(size)
-    asked: dict[str, Any] = {
-        "negative_prompt": negative,
-        "height": height,
-        "width": width,
-        "num_inference_steps": steps,
-    }
-    asked |= {"guidance_scale": guidance, "sampler": sampler}
-    settings = {k: v for k, v in told.items() if k in PARAMETERS} | {k: v for k, v in asked.items() if v is not None}
+    asked = dict(zip(PARAMETERS, (negative, height, width, steps, guidance, sampler), strict=True))
+    settings = {key: told.get(key) if value is None else value for key, value in asked.items()}
     seed = int(told.get("seed", 0)) if seed is None else seed
     paths = _paths(out, prompts, count, seed, grid)
 
-    from ldm.metadata import attach, save
+    from ldm.metadata import save
     from ldm.pipeline import LatentDiffusion
 
-    pipeline = LatentDiffusion.from_pretrained(
-        told.get("model", model) if model == "emoji" else model, options.device_of(device), options.dtype_of(dtype)
-    )
-    images = _draw(pipeline, prompts, count, seed, settings)
-    if grid:
-        from ldm import images as pictures
-
-        sheet = pictures.grid(images, columns=count if count > 1 else None)
-        images = [attach(sheet, {"prompts": prompts, "count": count, **images[0].info["ldm"]})]
-    for image, path in zip(images, paths, strict=True):
+    source = model or told.get("model") or "emoji"
+    pipeline = LatentDiffusion.from_pretrained(source, options.device_of(device), options.dtype_of(dtype))
+    images = _draw(pipeline, prompts, count, seed, {k: v for k, v in settings.items() if v is not None})
+    for image, path in zip([_sheet(images, prompts, count)] if grid else images, paths, strict=True):
         save(image, path, metadata=not no_metadata)
         print(path)
 
@@ -100,24 +88,29 @@ def _draw(
     """All pictures, a few prompts at a time, under one progress bar."""
     from tqdm import tqdm
 
-    images: list[Image.Image] = []
+    images: list[Any] = []
     together = max(1, AT_ONCE // count)
-    with tqdm(total=-(-len(prompts) // together), unit="batch", disable=None, delay=2) as bar:
-        for start in range(0, len(prompts), together):
-            some = prompts[start : start + together]
+    batches = range(0, len(prompts), together)
+    with tqdm(unit="step", disable=None, delay=2) as bar:
 
-            def shown(step: int, total: int, t: float, z_0: Any) -> None:
-                bar.set_postfix_str(f"step {step} of {total}")
-
-            images += pipeline.text_to_image(
-                some,
-                seed=seed,
-                num_images_per_prompt=count,
-                callback=shown,
-                **settings,  # type: ignore[arg-type]
-            )
+        def shown(step: int, total: int, t: float, z_0: Any) -> None:
+            bar.total = total * len(batches)
             bar.update()
+
+        for start in batches:
+            some = prompts[start : start + together]
+            images += pipeline.text_to_image(some, seed=seed, num_images_per_prompt=count, callback=shown, **settings)
     return images
+
+
+def _sheet(images: list["Image.Image"], prompts: list[str], count: int) -> "Image.Image":
+    """One contact sheet, which tells its prompts and how its first picture was made."""
+    from ldm.images import grid
+    from ldm.metadata import attach
+
+    captions = [prompt for prompt in prompts for _ in range(count)] if len(prompts) > 1 else None
+    sheet = grid(images, columns=count if count > 1 else None, captions=captions)
+    return attach(sheet, {"prompts": prompts, "count": count, **images[0].info["ldm"]})
 
 
 def _told(path: Path | None) -> dict[str, Any]:

@@ -8,7 +8,8 @@ import typer
 if TYPE_CHECKING:
     import torch
 
-Model = Annotated[str, typer.Option("--model", "-m", help="Embedded name, folder in diffusers' layout, or hub id.")]
+MODEL = typer.Option("--model", "-m", help="Embedded name, folder in diffusers' layout, or hub id.")
+Model = Annotated[str, MODEL]
 Device = Annotated[str, typer.Option(help="cuda, mps, cpu, or auto: the first of them that is here.")]
 DType = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Seed = Annotated[int, typer.Option(help="Picture j of a prompt is drawn from seed + j.")]
@@ -50,19 +51,15 @@ def size_of(text: str | None) -> tuple[int | None, int | None]:
 
 
 def write_json(path: Path | None, value: object) -> None:
-    """Writes a value to a file, whole or not at all; to standard output for -; nowhere for None."""
+    """Writes a value to a file; to standard output for -; nowhere for None."""
     import json
-    import os
 
-    if path is None:
-        return
-    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    from ldm import files
+
     if str(path) == "-":
-        print(text, end="")
-        return
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)
+        print(json.dumps(value, indent=2, ensure_ascii=False))
+    elif path is not None:
+        files.write_json(path, value)
 
 
 def writable(path: Path) -> Path:

@@ -66,23 +66,23 @@ def vae(
 def diffusion(
     out: Out,
     vae: Annotated[str, typer.Option(help="Folder of the autoencoder.")],
-    preset: Annotated[str, typer.Option(help="small (12 M parameters) or tiny (for tests).")] = "small",
+    preset: Annotated[str, typer.Option(help="small (11 M parameters) or tiny (for tests).")] = "small",
     side: Side = 64,
-    samples: Annotated[int, typer.Option(help="Scenes that are drawn, encoded and kept.")] = 48_000,
-    steps: Steps = 4400,
+    samples: Annotated[int, typer.Option(help="Scenes that are drawn, encoded and kept.")] = 40_000,
+    steps: Steps = 4200,
     batch_size: Batch = 64,
     learning_rate: Rate = 1e-3,
     warmup: Warmup = 200,
     mixed_precision: Precision = "no",
     workers: Workers = 0,
-    save_every: Save = 500,
+    save_every: Save = 250,
     seed: RunSeed = 0,
 ) -> None:
     """Trains a U-Net with its text encoder on the latents of emoji scenes; OUT/model is in diffusers' layout, float16.
 
     **Example**
 
-    ldm train diffusion --vae runs/vae/vae --out runs/diffusion --steps 4400
+    ldm train diffusion --vae runs/vae/vae --out runs/diffusion --steps 4200
     """
     import torch
 

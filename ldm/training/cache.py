@@ -5,11 +5,12 @@ from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ldm.files import replacing
 from ldm.images import to_pixels
 from ldm.latents import LatentSpace
 
@@ -28,7 +29,8 @@ class CachedLatents(Dataset):
 
     def save(self, path: Path) -> None:
         metadata = {"captions": json.dumps(self.captions, ensure_ascii=False)}
-        save_file({"mean": self.mean, "logvar": self.logvar}, path, metadata=metadata)
+        with replacing(path) as file:
+            file.write(serialised({"mean": self.mean, "logvar": self.logvar}, metadata))
 
     @classmethod
     def load(cls, path: Path) -> "CachedLatents":

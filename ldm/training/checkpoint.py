@@ -1,25 +1,23 @@
 """A training's state on disk: tensors in one safetensors file, written whole or not at all."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as serialised
 from torch import Tensor, nn
 from torch.optim import Optimizer
+
+from ldm.files import replacing
 
 
 def save(path: Path, step: int, settings: dict[str, Any], parts: dict[str, nn.Module | Optimizer]) -> None:
     """Writes every part's tensors, the step and the settings; a kill at any moment leaves the old file whole."""
     tensors = {f"{name}/{key}": value.contiguous() for name, part in parts.items() for key, value in _tensors(part)}
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"step": str(step), "settings": json.dumps(settings)})
-    with open(partial) as written:
-        os.fsync(written.fileno())
-    os.replace(partial, path)
+    with replacing(path) as file:
+        file.write(serialised(tensors, metadata={"step": str(step), "settings": json.dumps(settings)}))
 
 
 def load(path: Path, settings: dict[str, Any], parts: dict[str, nn.Module | Optimizer]) -> int:

@@ -31,7 +31,7 @@ class Size:
 
 PRESETS = {
     "tiny": Size((8, 16), 16, 1, heads=2),  # for tests
-    "small": Size((64, 128, 192), 160, 3),  # 10.9 M + 1.2 M parameters: about 80 samples/s at 16 x 16 on two cores
+    "small": Size((48, 96, 192), 160, 3),  # 9.4 M + 1.2 M parameters: about 95 samples/s at 16 x 16 on two cores
 }
 
 
@@ -65,7 +65,11 @@ def text_model(size: Size, tokenizer: Tokenizer) -> CLIPTextModel:
         eos_token_id=tokenizer.end,
         pad_token_id=tokenizer.pad,
     )
-    return CLIPTextModel(config)
+    model = CLIPTextModel(config)
+    # Words must speak louder than their places from the start: at CLIP's own 0.02 the names of things, each of them
+    # rare, take three times as many samples to rise above the position embeddings.
+    nn.init.normal_(model.get_input_embeddings().weight, std=0.5)
+    return model
 
 
 class DiffusionObjective(nn.Module):
@@ -113,7 +117,7 @@ def train_diffusion(
         raise ValueError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
     size = PRESETS[preset]
     torch.manual_seed(plan.seed)
-    tokenizer = train_tokenizer(data.captions)
+    tokenizer = train_tokenizer(data.captions, length=24)
     text = text_model(size, tokenizer)
     network = unet(size, data.mean.shape[-1], data.mean.shape[1])
     process = Diffusion.from_config(scheduler or SCHEDULER)

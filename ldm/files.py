@@ -1,0 +1,43 @@
+"""Files that appear whole or not at all."""
+
+import json
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+from uuid import uuid4
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """path -> a file to write beside it, which takes its place on success and is removed on any failure.
+
+    A kill at any moment leaves the old file as it was. FileNotFoundError where there is no such folder, ValueError for
+    whatever else forbids the writing, a full disk among it: one line that names the path.
+    """
+    target = Path(os.path.realpath(path))  # through a link, not over it
+    temporary = target.with_name(f".{uuid4().hex}.tmp")
+    try:
+        try:
+            with open(temporary, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
+            os.replace(temporary, target)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: cannot be written, there is no folder {target.parent}") from None
+    except (OSError, ValueError, OverflowError, struct.error) as error:  # the last two: a side too long for a field
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise ValueError(f"{path}: cannot be written: {reason}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes a value as indented JSON."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+    with replacing(path) as file:
+        file.write(text.encode())
