@@ -36,7 +36,7 @@ def imports(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "ldm":
             module = node.module.split(".")
-            names |= {module[1]} if len(module) > 1 else {alias.name for alias in node.names}
+            names |= {module[1]} if len(module) > 1 else {alias.name for alias in node.names} - {"__version__"}
         elif isinstance(node, ast.ImportFrom) and node.level:
             pytest.fail(f"{path}: relative import")
         elif isinstance(node, ast.Import):

@@ -65,7 +65,7 @@ def text_model(size: Size, tokenizer: Tokenizer) -> CLIPTextModel:
         eos_token_id=tokenizer.end,
         pad_token_id=tokenizer.pad,
     )
-    model = CLIPTextModel(config)
+    model: Any = CLIPTextModel(config)
     # Words must speak louder than their places from the start: at CLIP's own 0.02 the names of things, each of them
     # rare, take three times as many samples to rise above the position embeddings.
     nn.init.normal_(model.get_input_embeddings().weight, std=0.5)
