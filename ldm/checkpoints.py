@@ -27,7 +27,11 @@ if TYPE_CHECKING:
     from ldm.text import TextEncoder
 
 WEIGHTS = Path(__file__).parent / "weights"
-PATTERNS = ["*.json", "*.txt", "*.safetensors"]  # what is fetched of a hub repository
+PARTS = ("vae", "unet", "text_encoder", "tokenizer", "scheduler")
+# What is fetched of a hub repository: the parts, or a lone autoencoder; not the single files beside them, many GB each.
+PATTERNS = [f"{part}/*.{ending}" for part in PARTS for ending in ("json", "txt", "safetensors")]
+PATTERNS += ["model_index.json", "ldm.json", "config.json", "diffusion_pytorch_model*.safetensors"]
+UNWANTED = ["*non_ema*"]
 
 
 class CheckpointError(ValueError):
@@ -45,13 +49,13 @@ def resolve(source: str | Path, subfolder: str | None = None) -> Path:
     Raises FileNotFoundError where there is none: it names what was looked for and where.
     """
     source = str(source)
-    if os.path.isdir(source):
-        folder = Path(source)
-    elif source in embedded():
+    if source in embedded():  # a folder of that name here is ./emoji
         folder = WEIGHTS / source
+    elif os.path.isdir(source):
+        folder = Path(source)
     elif os.path.exists(source):
         raise CheckpointError(f"{source} is a file; expected a folder in diffusers' layout")
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not source.startswith((".", "/")):
+    elif re.fullmatch(r"\w[\w.-]*/[\w.-]+", source) and not Path(source).parent.is_dir():  # else a path, mistyped
         folder = _from_hub(source)
     else:
         known = ", ".join(embedded()) or "none"
@@ -63,11 +67,13 @@ def _from_hub(repository: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(repository, allow_patterns=PATTERNS, local_files_only=True))
+        cached = Path(snapshot_download(repository, local_files_only=True))
+        if (cached / "unet").is_dir() or (cached / "config.json").exists():
+            return cached
     except OSError:  # not in the cache
         pass
     try:
-        return Path(snapshot_download(repository, allow_patterns=PATTERNS))
+        return Path(snapshot_download(repository, allow_patterns=PATTERNS, ignore_patterns=UNWANTED))
     except Exception as error:  # the hub's client raises many kinds; each means the same here
         reason = str(error).strip().splitlines()[0][:200]
         raise FileNotFoundError(
@@ -80,7 +86,7 @@ def load_vae(source: str | Path, subfolder: str | None = None) -> "nn.Module":
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     folder = resolve(source, subfolder)
-    return _module(AutoencoderKL, folder / "vae" if (folder / "vae").is_dir() else folder)
+    return _module(AutoencoderKL, folder / "vae" if (folder / "vae").is_dir() else folder, DIFFUSERS)
 
 
 def load_unet(folder: Path) -> "nn.Module":
@@ -89,10 +95,10 @@ def load_unet(folder: Path) -> "nn.Module":
     if config.get("_class_name") == "UNet2DModel":
         from diffusers.models.unets.unet_2d import UNet2DModel
 
-        return _module(UNet2DModel, folder / "unet")
+        return _module(UNet2DModel, folder / "unet", DIFFUSERS)
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    return _module(UNet2DConditionModel, folder / "unet")
+    return _module(UNet2DConditionModel, folder / "unet", DIFFUSERS)
 
 
 def load_text(folder: Path) -> "TextEncoder | None":
@@ -103,8 +109,8 @@ def load_text(folder: Path) -> "TextEncoder | None":
 
     from ldm.text import TextEncoder, Tokenizer
 
-    model: Any = _module(CLIPTextModel, folder / "text_encoder")
-    with _named(folder / "tokenizer"):
+    model: Any = _module(CLIPTextModel, folder / "text_encoder", TRANSFORMERS)
+    with named(folder / "tokenizer"):
         tokenizer = Tokenizer.from_pretrained(folder / "tokenizer")
     entries = model.config.vocab_size
     if max(tokenizer.vocabulary.values()) >= entries:
@@ -117,8 +123,7 @@ def load_text(folder: Path) -> "TextEncoder | None":
 
 def load_scheduler(folder: Path) -> dict[str, Any]:
     """The scheduler's config: how noise was added in training, and which sampler is the model's own."""
-    path = folder / "scheduler" / "scheduler_config.json"
-    return read_json(path) if path.exists() else read_json(folder / "scheduler" / "config.json")
+    return read_json(folder / "scheduler" / "scheduler_config.json")
 
 
 def load_defaults(folder: Path) -> dict[str, Any]:
@@ -128,7 +133,7 @@ def load_defaults(folder: Path) -> dict[str, Any]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file; CheckpointError names the file where it is missing or no JSON."""
-    with _named(path):
+    with named(path):
         value = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} holds no JSON object")
@@ -136,7 +141,10 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def fingerprint(folder: Path) -> str:
-    """Ten hexadecimal digits that tell checkpoints apart: sizes, first and last MiB of every weights file."""
+    """Ten hexadecimal digits to tell checkpoints apart by: sizes, first and last MiB of every weights file.
+
+    A file that differs from another in its middle alone has the same digits: reading gigabytes would take seconds.
+    """
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*.safetensors")):
         size = path.stat().st_size
@@ -148,19 +156,19 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:10]
 
 
-def _module(kind: type, folder: Path) -> "nn.Module":
+DIFFUSERS, TRANSFORMERS = "diffusion_pytorch_model", "model"  # what each library calls its weights
+
+
+def _module(kind: type, folder: Path, stem: str) -> "nn.Module":
     """A diffusers or transformers module from its folder, in float32; every tensor must be there."""
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{folder} holds no config.json")
-    stem = (
-        "model" if (folder / "model.safetensors").exists() or list(folder.glob("model*")) else "diffusion_pytorch_model"
-    )
     variant = None
     if not any((folder / f"{stem}{end}").exists() for end in (".safetensors", ".safetensors.index.json")):
         if not list(folder.glob(f"{stem}*.fp16*")):
             raise FileNotFoundError(f"{folder} holds no weights: expected {stem}.safetensors, sharded or .fp16")
         variant = "fp16"
-    with _named(folder), _quiet():
+    with named(folder), _quiet():
         module, report = kind.from_pretrained(  # type: ignore[attr-defined]
             str(folder), variant=variant, use_safetensors=True, local_files_only=True, output_loading_info=True
         )
@@ -171,7 +179,7 @@ def _module(kind: type, folder: Path) -> "nn.Module":
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def named(path: Path) -> Iterator[None]:
     """Turns whatever a reader raises into one line that names the file."""
     try:
         yield
@@ -216,19 +224,25 @@ def save(
     scheduler: dict[str, Any],
     defaults: dict[str, Any] | None = None,
     dtype: "torch.dtype | None" = None,
+    vae_entries: dict[str, Any] | None = None,
 ) -> None:
     """Writes diffusers' layout, which its StableDiffusionPipeline loads; text keys as in the published checkpoints.
 
-    `dtype` of the weights on disk (None: as they are). A folder that exists is replaced only when all is written.
+    `dtype` of the weights on disk (None: as they are); `vae_entries` name the scale in the VAE's config. A model that
+    stands there is replaced, and only when all is written; a folder that holds anything else is a ValueError.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
+    if folder.exists() and any(folder.iterdir()) and not (folder / "model_index.json").exists():
+        raise ValueError(f"{folder} holds something that is no model; expected a new or an empty folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    old = partial.with_name(f"{partial.name}-old")
     try:
         for name, module in (("vae", vae), ("unet", unet)):
-            _save_module(module, partial / name, "diffusion_pytorch_model", dtype)
+            _save_module(module, partial / name, DIFFUSERS, dtype)
+        write_json(partial / "vae" / "config.json", read_json(partial / "vae" / "config.json") | (vae_entries or {}))
         if text is not None:
-            _save_module(text.model, partial / "text_encoder", "model", dtype, prefix="text_model.")
+            _save_module(text.model, partial / "text_encoder", TRANSFORMERS, dtype, prefix="text_model.")
             text.tokenizer.save_pretrained(partial / "tokenizer")
         (partial / "scheduler").mkdir()
         write_json(partial / "scheduler" / "scheduler_config.json", scheduler)
@@ -237,8 +251,9 @@ def save(
             write_json(partial / "ldm.json", defaults)
         partial.chmod(0o755)
         if folder.exists():
-            shutil.rmtree(folder)
+            os.replace(folder, old)
         os.replace(partial, folder)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -255,7 +270,7 @@ def _save_module(module: Any, folder: Path, stem: str, dtype: "torch.dtype | Non
     save_file(tensors, folder / f"{stem}.safetensors", metadata={"format": "pt"})
     config = module.config.to_dict() if hasattr(module.config, "to_dict") else dict(module.config)
     named = {"architectures": [type(module).__name__]} if prefix else {"_class_name": type(module).__name__}
-    drop = ("_name_or_path", "dtype", "torch_dtype")
+    drop = ("_name_or_path", "dtype", "torch_dtype", "_use_default_values")
     write_json(folder / "config.json", {k: v for k, v in config.items() if k not in drop} | named)
 
 
@@ -265,8 +280,8 @@ def _index(unet: "nn.Module", text: "TextEncoder | None", scheduler: dict[str, A
         "unet": ["diffusers", type(unet).__name__],
         "scheduler": ["diffusers", scheduler["_class_name"]],
     }
-    if text is None:
-        return {"_class_name": "LDMPipeline", **parts}
+    if text is None:  # diffusers has no pipeline of just these parts
+        return parts
     parts |= {"text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"]}
     parts |= {"safety_checker": [None, None], "feature_extractor": [None, None], "image_encoder": [None, None]}
     return {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False, **parts}

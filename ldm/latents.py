@@ -227,13 +227,17 @@ class LatentSpace:
             nn.Module.to(self.autoencoder, device=device, dtype=dtype)
         return self
 
+    def entries(self) -> dict[str, Any]:
+        """What a diffusers config says of this space's scale and shift."""
+        return _entries(self.scale, self.shift)
+
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         """Writes the autoencoder in diffusers' layout; its config names this space's scale and shift."""
         if not hasattr(self.autoencoder, "save_pretrained"):
             raise ValueError(f"{type(self.autoencoder).__name__} has no save_pretrained, expected a diffusers model")
         self.autoencoder.save_pretrained(folder)
         path = Path(folder) / "config.json"
-        config = json.loads(path.read_text(encoding="utf-8")) | _entries(self.scale, self.shift)
+        config = json.loads(path.read_text(encoding="utf-8")) | self.entries()
         write_json(path, dict(sorted(config.items())))
 
     # ---- inside ----

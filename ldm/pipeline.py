@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -68,7 +68,8 @@ class LatentDiffusion:
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Writes diffusers' layout; `dtype` of the weights on disk (None: as they are)."""
         unet: Any = self.denoiser.unet
-        checkpoints.save(folder, self.latents.autoencoder, unet, self.text, self.scheduler, self.defaults, dtype)
+        checkpoints.save(folder, self.latents.autoencoder, unet, self.text, self.scheduler, self.defaults, dtype,
+                         self.latents.entries())  # fmt: skip
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "LatentDiffusion":
         """Moves every part; z_t and the arithmetic of the process stay in float32."""
@@ -80,7 +81,7 @@ class LatentDiffusion:
     def text_to_image(
         self,
         prompt: str | Sequence[str],
-        negative_prompt: str | Sequence[str] = "",
+        negative_prompt: str | Sequence[str] | None = "",
         height: int | None = None,
         width: int | None = None,
         num_inference_steps: int | None = None,
@@ -106,7 +107,7 @@ class LatentDiffusion:
         Raises ValueError that names the argument for anything out of range.
         """
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        negatives = _matched(negative_prompt, prompts)
+        negatives = _matched(negative_prompt or "", prompts)
         seeds = seeds_of(seed, len(prompts), num_images_per_prompt)
         steps = self.defaults["num_inference_steps"] if num_inference_steps is None else num_inference_steps
         scale = self.defaults["guidance_scale"] if guidance_scale is None else guidance_scale
@@ -116,17 +117,24 @@ class LatentDiffusion:
             raise ValueError(f"output {output!r}: expected 'pil' or 'latent'")
 
         cond = self.condition(prompts, num_images_per_prompt, prompt_embeds)
-        null = self.condition(negatives, num_images_per_prompt)
+        null = None if scale == 1 else self.condition(negatives, num_images_per_prompt)
+        if null is not None and cond is not None and cond.shape[1] != null.shape[1]:
+            raise ValueError(f"prompt_embeds of {cond.shape[1]} tokens beside a negative prompt of {null.shape[1]}")
         draws = generators(seeds)
         noise = self._noise(noise, draws, (height, width))
         denoiser = guided(self.denoiser, null, scale, guidance_interval, guidance_rescale)
         z_0 = draw(
             denoiser if self.text else self.denoiser, noise, cond, sampler, steps, self.scheduler, draws, callback
         )
+        if not torch.isfinite(z_0).all():
+            lost = [seeds[i] for i in range(len(seeds)) if not torch.isfinite(z_0[i]).all()]
+            raise ValueError(f"the network gives NaN or infinite values for seeds {lost}; try float32")
         if output == "latent":
             return z_0
         settings = {"num_inference_steps": steps, "guidance_scale": scale, "sampler": sampler}
-        settings |= {"height": height, "width": width}
+        settings |= {"height": height, "width": width, "scale": torch.as_tensor(self.latents.scale).tolist()}
+        changed = {"guidance_interval": (guidance_interval, (0.0, 1.0)), "guidance_rescale": (guidance_rescale, 0.0)}
+        settings |= {name: value for name, (value, plain) in changed.items() if value != plain}
         return self._pictures(z_0, prompts, negatives, seeds, settings)
 
     def reconstruct(self, images: Any) -> "list[Image.Image]":
@@ -186,8 +194,8 @@ def seeds_of(seed: int | Sequence[int] | None, prompts: int, each: int) -> list[
         raise ValueError(f"num_images_per_prompt {each}: expected 1 or more")
     if seed is None:
         seed = secrets.randbelow(2**32)
-    if isinstance(seed, int):
-        return [seed + j for j in range(each)] * prompts
+    if isinstance(seed, SupportsIndex):  # numpy's integers too
+        return [int(seed) + j for j in range(each)] * prompts
     if len(seed) != prompts * each:
         raise ValueError(f"{len(seed)} seeds for {prompts * each} pictures")
     return list(seed)

@@ -34,6 +34,10 @@ def main() -> None:
         if (error.name or "").startswith("ldm"):
             raise
         status = _refuse(f"this needs the package {error.name!r}, which is not installed", 2)
+    except RuntimeError as error:
+        if "memory" not in str(error) and "allocate" not in str(error):
+            raise
+        status = _refuse(f"not enough memory: {str(error).splitlines()[0]}", 2)
     except Exception as error:
         if not hasattr(error, "format_message"):  # typer's own, whichever click it stands on
             raise

@@ -9,11 +9,6 @@ from ldm.cli import options
 app = typer.Typer(help="Quality: does a picture show what was asked for.")
 
 
-@app.callback()
-def evaluate() -> None:
-    """Quality: does a picture show what was asked for."""
-
-
 @app.command()
 def prompts(
     model: options.Model = "emoji",
@@ -35,8 +30,7 @@ def prompts(
 
     ldm evaluate prompts --model out/model --split heldout
     """
-    if json is not None and str(json) != "-":
-        options.writable(json)
+    options.json_target(json)
 
     from ldm.evaluation.prompts import evaluate_prompts
     from ldm.pipeline import LatentDiffusion
@@ -49,6 +43,9 @@ def prompts(
         )
 
     result = evaluate_prompts(draw, split, count, seed)
+    result["settings"] |= {"model": model, "model_hash": pipeline.hash, "dtype": dtype}
+    result["settings"] |= {"steps": steps or pipeline.defaults["num_inference_steps"], "sampler": sampler or "default"}
+    result["settings"] |= {"guidance": pipeline.defaults["guidance_scale"] if guidance is None else guidance}
     if str(json) != "-":
         print(f"{split}: {result['accuracy']:.3f} of {result['count']} (chance {result['chance']:.3f})")
         for kind, figures in result["kinds"].items():
@@ -72,8 +69,7 @@ def roundtrip(
 
     ldm evaluate roundtrip --count 200 --json roundtrip.json
     """
-    if json is not None and str(json) != "-":
-        options.writable(json)
+    options.json_target(json)
 
     from ldm.evaluation.autoencoder import evaluate_roundtrip
     from ldm.latents import LatentSpace

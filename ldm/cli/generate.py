@@ -1,6 +1,10 @@
 """ldm generate: text to image."""
 
+import logging
 import re
+from collections.abc import Iterator
+from itertools import chain
+from itertools import count as count_from
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,7 +18,10 @@ if TYPE_CHECKING:
     from ldm.pipeline import LatentDiffusion
 
 PARAMETERS = ("negative_prompt", "height", "width", "num_inference_steps", "guidance_scale", "sampler")
+KINDS: dict[str, Any] = {"prompt": str, "negative_prompt": str, "prompts": list, "count": int, "seed": int, "height": int, "width": int,
+         "num_inference_steps": int, "guidance_scale": (int, float), "sampler": str, "model": str}  # fmt: skip
 AT_ONCE = 16  # pictures in one batch
+log = logging.getLogger("ldm")
 
 
 def generate(
@@ -25,7 +32,7 @@ def generate(
     ] = None,
     model: Annotated[str | None, options.MODEL] = None,
     negative: Annotated[str | None, typer.Option(help="What not to draw.")] = None,
-    count: Annotated[int, typer.Option("--count", "-n", help="Pictures of each prompt.")] = 1,
+    count: Annotated[int | None, typer.Option("--count", "-n", help="Pictures of each prompt.  [default: 1]")] = None,
     seed: Annotated[
         int | None, typer.Option(help="Picture j of a prompt is drawn from seed + j.  [default: 0]")
     ] = None,
@@ -55,20 +62,21 @@ def generate(
 
     ldm generate "a red apple on a blue background" -o apple.png
 
-    ldm generate "a cat face" "a dog face left of a tree" -n 4 --grid -o sheet.png
+    ldm generate "a cat face" "a dog face left of a tulip" -n 4 --grid -o sheet.png
 
     ldm generate --from-image apple.png --seed 7 -o another.png
     """
     told = _told(from_image)
-    prompts = prompts or ([told["prompt"]] if "prompt" in told else [])
+    prompts = prompts or told.get("prompts") or [told[key] for key in ("prompt",) if key in told]
     if not prompts:
         raise typer.BadParameter('expected a prompt, such as "a red apple", or --from-image')
-    if count < 1:
-        raise ValueError(f"--count {count}: expected 1 or more")
+    count = told.get("count", 1) if count is None else count
+    options.at_least_one(count=count)
     width, height = options.size_of(size)
     asked = dict(zip(PARAMETERS, (negative, height, width, steps, guidance, sampler), strict=True))
     settings = {key: told.get(key) if value is None else value for key, value in asked.items()}
-    seed = int(told.get("seed", 0)) if seed is None else seed
+    seed = told.get("seed", 0) if seed is None else seed
+    grid = grid or "prompts" in told
     paths = _paths(out, prompts, count, seed, grid)
 
     from ldm.metadata import save
@@ -76,31 +84,32 @@ def generate(
 
     source = model or told.get("model") or "emoji"
     pipeline = LatentDiffusion.from_pretrained(source, options.device_of(device), options.dtype_of(dtype))
-    images = _draw(pipeline, prompts, count, seed, {k: v for k, v in settings.items() if v is not None})
-    for image, path in zip([_sheet(images, prompts, count)] if grid else images, paths, strict=True):
+    if told.get("model_hash") not in (None, pipeline.hash):
+        log.warning("%s was made by other weights, %s; these are %s", from_image, told["model_hash"], pipeline.hash)
+    images = _drawn(pipeline, prompts, count, seed, {k: v for k, v in settings.items() if v is not None})
+    for image, path in zip([_sheet(list(images), prompts, count)] if grid else images, paths, strict=True):
+        path.parent.mkdir(exist_ok=True)
         save(image, path, metadata=not no_metadata)
         print(path)
 
 
-def _draw(
+def _drawn(
     pipeline: "LatentDiffusion", prompts: list[str], count: int, seed: int, settings: dict[str, Any]
-) -> list["Image.Image"]:
-    """All pictures, a few prompts at a time, under one progress bar."""
+) -> Iterator["Image.Image"]:
+    """All pictures, AT_ONCE at a time, under one progress bar."""
     from tqdm import tqdm
 
-    images: list[Any] = []
-    together = max(1, AT_ONCE // count)
-    batches = range(0, len(prompts), together)
+    asked = [(prompt, seed + j) for prompt in prompts for j in range(count)]
+    batches = [asked[start : start + AT_ONCE] for start in range(0, len(asked), AT_ONCE)]
     with tqdm(unit="step", disable=None, delay=2) as bar:
 
         def shown(step: int, total: int, t: float, z_0: Any) -> None:
             bar.total = total * len(batches)
             bar.update()
 
-        for start in batches:
-            some = prompts[start : start + together]
-            images += pipeline.text_to_image(some, seed=seed, num_images_per_prompt=count, callback=shown, **settings)
-    return images
+        for batch in batches:
+            some, seeds = zip(*batch, strict=True)
+            yield from pipeline.text_to_image(some, seed=seeds, callback=shown, **settings)  # type: ignore[misc]
 
 
 def _sheet(images: list["Image.Image"], prompts: list[str], count: int) -> "Image.Image":
@@ -114,32 +123,39 @@ def _sheet(images: list["Image.Image"], prompts: list[str], count: int) -> "Imag
 
 
 def _told(path: Path | None) -> dict[str, Any]:
-    """What a picture's own metadata say of how it was made."""
+    """What a picture's own metadata say of how it was made, checked: they may come from a stranger."""
     if path is None:
         return {}
-    from ldm import metadata
+    from ldm import checkpoints, metadata
 
     found = metadata.read(path)
-    if found["ldm"]:
-        return found["ldm"]
-    if found["parameters"]:
-        return {k: v for k, v in metadata.parse(found["parameters"]).items() if k in (*PARAMETERS, "prompt", "seed")}
-    raise ValueError(f"{path} does not say how it was made")
+    told = found["ldm"] or (metadata.parse(found["parameters"]) if found["parameters"] else {})
+    if not told:
+        raise ValueError(f"{path} does not say how it was made")
+    for key in told.keys() & KINDS.keys():
+        if not isinstance(told[key], KINDS[key]):
+            raise ValueError(f"{path} says {key} {told[key]!r}, which cannot be")
+    if not found["ldm"]:
+        told.pop("model", None)  # another program's name for its own file
+    if told.get("model") and told["model"] not in checkpoints.embedded() and not Path(told["model"]).is_dir():
+        raise ValueError(f"{path} was made by {told['model']!r}, which is not here; choose one by --model")
+    return told
 
 
 def _paths(out: Path | None, prompts: list[str], count: int, seed: int, grid: bool) -> list[Path]:
     """Where each picture goes, all of them checked before anything is drawn."""
-    names = [_name(prompt) for prompt in prompts]
-    if grid or (out and out.suffix and len(prompts) * count == 1):
-        return [options.writable(out or Path(f"{names[0]}-grid.png"))]
-    if out and out.suffix:
-        numbers = range(len(prompts) * count)
-        return [options.writable(out.with_stem(f"{out.stem}-{i}")) for i in numbers]
-    folder = out or Path()
-    if out and not out.exists():
-        options.writable(out)
-        out.mkdir()
-    return [options.writable(folder / f"{name}-{seed + j}.png") for name in _unlike(names) for j in range(count)]
+    names = _unlike([_name(prompt) for prompt in prompts])
+    out = out or Path()
+    into_folder = out.is_dir() or not out.suffix
+    if grid and into_folder:
+        paths = [out / f"{names[0]}-grid.png"]
+    elif into_folder:
+        paths = [out / f"{name}-{seed + j}.png" for name in names for j in range(count)]
+    elif grid or len(prompts) * count == 1:
+        paths = [out]
+    else:
+        paths = [out.with_stem(f"{out.stem}-{i}") for i in range(len(prompts) * count)]
+    return [options.writable_picture(path) for path in paths]
 
 
 def _name(prompt: str) -> str:
@@ -148,4 +164,8 @@ def _name(prompt: str) -> str:
 
 def _unlike(names: list[str]) -> list[str]:
     """Names made different by a number where they repeat."""
-    return [f"{name}-{names[:i].count(name) + 1}" if name in names[:i] else name for i, name in enumerate(names)]
+    taken: list[str] = []
+    for name in names:
+        numbered = (f"{name}-{i}" for i in count_from(2))
+        taken.append(next(n for n in chain([name], numbered) if n not in taken))
+    return taken

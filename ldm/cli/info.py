@@ -20,7 +20,8 @@ def info(
 
     ldm info emoji --json -
     """
-    found = _picture(what) if Path(what).is_file() else _model(what)
+    picture = Path(what).is_file() or Path(what).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
+    found = _picture(what) if picture else _model(what)
     if str(json) != "-":
         for key, value in found.items():
             print(f"{key}: {value}")
@@ -48,7 +49,7 @@ def _model(source: str) -> dict[str, Any]:
     for config in parts.values():
         if "scaling_factor" in config:
             found["scale"] = config["scaling_factor"]
-            found["factor"] = 2 ** (len(config["block_out_channels"]) - 1)
+            found["factor"] = 2 ** (len(config.get("block_out_channels", [0])) - 1)
     if (folder / "scheduler").is_dir():
         scheduler = checkpoints.load_scheduler(folder)
         found["prediction type"] = scheduler.get("prediction_type", "epsilon")
@@ -62,8 +63,10 @@ def _parameters(folder: Path) -> int:
 
     from safetensors import safe_open
 
+    from ldm.checkpoints import named
+
     count = 0
     for path in folder.glob("*.safetensors"):
-        with safe_open(path, "np") as file:
+        with named(path), safe_open(path, "np") as file:
             count += sum(prod(file.get_slice(key).get_shape()) for key in file.keys())
     return count

@@ -1,5 +1,6 @@
 """Options that several commands share, each declared once."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,6 @@ Device = Annotated[str, typer.Option(help="cuda, mps, cpu, or auto: the first of
 DType = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Seed = Annotated[int, typer.Option(help="Picture j of a prompt is drawn from seed + j.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file; - for standard output.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")]
 
 
 def device_of(name: str) -> str:
@@ -50,6 +50,11 @@ def size_of(text: str | None) -> tuple[int | None, int | None]:
     return int(sides[0]), int(sides[-1])
 
 
+def json_target(path: Path | None) -> Path | None:
+    """The path itself, if it can be written; - and None stand for themselves."""
+    return path if path is None or str(path) == "-" else writable(path)
+
+
 def write_json(path: Path | None, value: object) -> None:
     """Writes a value to a file; to standard output for -; nowhere for None."""
     import json
@@ -62,11 +67,32 @@ def write_json(path: Path | None, value: object) -> None:
         files.write_json(path, value)
 
 
+def at_least_one(**numbers: int) -> None:
+    """ValueError that names the first option below 1."""
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"--{name.replace('_', '-')} {number}: expected 1 or more")
+
+
+def one_of(option: str, value: str, known: Iterable[str]) -> None:
+    """ValueError where an option's value is none of the known ones."""
+    if value not in known:
+        raise ValueError(f"{option} {value!r}: expected one of {', '.join(known)}")
+
+
+def writable_picture(path: Path) -> Path:
+    """The path itself, if a picture can be written there: a suffix that is known, a folder that takes files."""
+    from ldm.metadata import FORMATS
+
+    one_of(f"{path}: suffix", path.suffix.lower(), FORMATS)
+    return writable(path)
+
+
 def writable(path: Path) -> Path:
-    """The path itself, if its folder takes files; an error before any work is done otherwise."""
+    """The path itself, if its folder takes files, or could be made; an error before any work is done otherwise."""
     import os
 
-    folder = path.parent
+    folder = path.parent if path.parent.exists() else path.parent.parent
     if not folder.is_dir():
         raise FileNotFoundError(f"{path}: the folder {folder} does not exist")
     if not os.access(folder, os.W_OK) or path.is_dir():

@@ -29,25 +29,31 @@ def roundtrip(
 
     ldm roundtrip *.png --model path/to/vae -o compared/
     """
-    several = len(images) > 1
-    if out is not None and several and out.suffix:
-        raise ValueError(f"{out}: {len(images)} pictures need a folder")
-    if out is not None:
-        options.writable(out)
-    if json is not None and str(json) != "-":
-        options.writable(json)
+    paths = _paths(out, images)
+    options.json_target(json)
+
+    from tqdm import tqdm
 
     from ldm.latents import LatentSpace
     from ldm.metadata import save
 
     space = LatentSpace.from_pretrained(model).to(options.device_of(device), options.dtype_of(dtype))
-    checks = {image: space.roundtrip(image) for image in images}
+    checks = [space.roundtrip(image) for image in tqdm(images, unit="picture", disable=None, delay=2)]
     if str(json) != "-":
-        for image, check in checks.items():
+        for image, check in zip(images, checks, strict=True):
             print(f"{image}\n{check}\n")
-    if out is not None:
-        if several:
-            out.mkdir(exist_ok=True)
-        for i, (image, check) in enumerate(checks.items()):
-            save(check.picture(), out / f"{i}-{Path(image).stem}.png" if several else out)
-    options.write_json(json, [{"image": image, **check.to_dict()} for image, check in checks.items()])
+    for check, path in zip(checks, paths, strict=False):
+        path.parent.mkdir(exist_ok=True)
+        save(check.picture(), path)
+    options.write_json(json, [{"image": image, **check.to_dict()} for image, check in zip(images, checks, strict=True)])
+
+
+def _paths(out: Path | None, images: list[str]) -> list[Path]:
+    """Where each comparison goes; nowhere without --out."""
+    if out is None:
+        return []
+    if len(images) == 1 and not out.is_dir():
+        return [options.writable_picture(out)]
+    if out.suffix and not out.is_dir():
+        raise ValueError(f"{out}: {len(images)} pictures need a folder")
+    return [options.writable_picture(out / f"{i}-{Path(image).stem}.png") for i, image in enumerate(images)]

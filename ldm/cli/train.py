@@ -19,7 +19,7 @@ Steps = Annotated[int, typer.Option(help="Optimiser steps.")]
 Batch = Annotated[int, typer.Option("--batch-size", help="Pictures in one step.")]
 Rate = Annotated[float, typer.Option("--learning-rate", help="The highest; a cosine to 0 follows the warm-up.")]
 Warmup = Annotated[int, typer.Option(help="Steps in which the learning rate rises.")]
-Precision = Annotated[str, typer.Option("--mixed-precision", help="no, bf16 or fp16.")]
+Precision = Annotated[str, typer.Option("--mixed-precision", help="no or bf16.")]
 Workers = Annotated[int, typer.Option(help="Processes that prepare pictures.")]
 Save = Annotated[int, typer.Option("--save-every", help="Steps between checkpoints.")]
 RunSeed = Annotated[int, typer.Option("--seed", help="Of weights, order and noise.")]
@@ -55,8 +55,10 @@ def vae(
     ldm train vae --out runs/vae2 --init runs/vae/vae --steps 1600 --learning-rate 1e-3 --seed 1
     """
     from ldm.data.emoji import EmojiScenes
-    from ldm.training.vae import train_vae
+    from ldm.training.vae import PRESETS, train_vae
 
+    options.one_of("--preset", preset, PRESETS)
+    options.at_least_one(side=side)
     plan = _plan(steps, batch_size, learning_rate, warmup, 0.998, seed, mixed_precision, workers, save_every)
     train_vae(out, EmojiScenes(side, seed), plan, preset, side, kl_weight, init)
     print(out / "vae")
@@ -86,27 +88,29 @@ def diffusion(
     """
     import torch
 
+    from ldm import checkpoints
     from ldm.data.emoji import EmojiScenes
     from ldm.latents import LatentSpace
-    from ldm.training.cache import CachedLatents, encode_dataset
-    from ldm.training.diffusion import train_diffusion
+    from ldm.training.cache import cached, encode_dataset
+    from ldm.training.diffusion import PRESETS, train_diffusion
 
     plan = _plan(steps, batch_size, learning_rate, warmup, 0.9995, seed, mixed_precision, workers, save_every)
-    out.mkdir(parents=True, exist_ok=True)
+    options.one_of("--preset", preset, PRESETS)
+    options.at_least_one(samples=samples, side=side)
     space = LatentSpace.from_pretrained(vae).to(options.device_of("auto"))
-    cache = out / "latents.safetensors"
-    if not cache.exists():
-        encode_dataset(EmojiScenes(side, seed), space, samples).save(cache)
+    out.mkdir(parents=True, exist_ok=True)
+    made_by = {"vae": checkpoints.fingerprint(checkpoints.resolve(vae)), "side": side, "seed": seed, "samples": samples}
+    scenes = EmojiScenes(side, seed)
+    data = cached(out / "latents.safetensors", made_by, lambda: encode_dataset(scenes, space, samples))
     space.to("cpu")
 
     def preview(unet: Any, text: Any, step: int) -> None:
-        from ldm import images
+        from ldm import images, metadata
 
-        pipeline = _pipeline(space, unet, text)
-        drawn = pipeline.text_to_image(SHOWN, guidance_scale=3.0, num_inference_steps=20)
-        images.grid(drawn, columns=len(SHOWN)).save(out / f"samples-{step}.png")  # type: ignore[arg-type]
+        drawn = _pipeline(space, unet, text).text_to_image(SHOWN)
+        metadata.save(images.grid(drawn, columns=len(SHOWN)), out / f"samples-{step}.png")
 
-    unet, text = train_diffusion(out, CachedLatents.load(cache), plan, preset, preview=preview)
+    unet, text = train_diffusion(out, data, plan, preset, preview=preview)
     _pipeline(space, unet, text).save_pretrained(out / "model", torch.float16)
     print(out / "model")
 
@@ -126,9 +130,8 @@ def _plan(
 ) -> "Plan":
     from ldm.training.loop import Plan
 
-    for name, value in {"steps": steps, "batch-size": batch, "save-every": save}.items():
-        if value < 1:
-            raise ValueError(f"--{name} {value}: expected 1 or more")
+    options.at_least_one(steps=steps, batch_size=batch, save_every=save)
+    options.one_of("--mixed-precision", precision, ("no", "bf16"))
     return Plan(
         steps, batch, rate, warmup, ema=ema, seed=seed, mixed_precision=precision, workers=workers, save_every=save
     )

@@ -3,7 +3,7 @@
 import importlib
 
 _HOMES = {"evaluate_prompts": "prompts", "evaluate_roundtrip": "autoencoder"}
-__all__ = list(_HOMES)  # noqa: PLE0604
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str):

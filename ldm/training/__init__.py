@@ -6,7 +6,7 @@ data --objective(batch, generator)--> loss parts --loop--> weights, their EMA, l
 import importlib
 
 _HOMES = {"train_vae": "vae", "train_diffusion": "diffusion", "Plan": "loop", "fit": "loop"}
-__all__ = list(_HOMES)  # noqa: PLE0604
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str):

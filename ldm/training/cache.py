@@ -1,7 +1,9 @@
 """Latents computed once: pictures -> posterior moments on disk, sampled freshly each time they are used."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -10,16 +12,20 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ldm.checkpoints import named
 from ldm.files import replacing
 from ldm.images import to_pixels
 from ldm.latents import LatentSpace
 
 
 class CachedLatents(Dataset):
-    """(mean, logvar) of scaled latents, each (N,C,h,w) in float16, and a caption for each."""
+    """(mean, logvar) of scaled latents, each (N,C,h,w) in float16, and a caption for each.
 
-    def __init__(self, mean: Tensor, logvar: Tensor, captions: list[str]):
-        self.mean, self.logvar, self.captions = mean, logvar, captions
+    `made_by` says of what: a cache that was made of something else is not to be used.
+    """
+
+    def __init__(self, mean: Tensor, logvar: Tensor, captions: list[str], made_by: dict[str, Any] | None = None):
+        self.mean, self.logvar, self.captions, self.made_by = mean, logvar, captions, made_by or {}
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -28,14 +34,26 @@ class CachedLatents(Dataset):
         return self.mean[i], self.logvar[i], self.captions[i]
 
     def save(self, path: Path) -> None:
-        metadata = {"captions": json.dumps(self.captions, ensure_ascii=False)}
+        metadata = {"captions": json.dumps(self.captions, ensure_ascii=False), "made_by": json.dumps(self.made_by)}
         with replacing(path) as file:
             file.write(serialised({"mean": self.mean, "logvar": self.logvar}, metadata))
 
     @classmethod
     def load(cls, path: Path) -> "CachedLatents":
-        with safe_open(path, "pt") as file:
-            return cls(file.get_tensor("mean"), file.get_tensor("logvar"), json.loads(file.metadata()["captions"]))
+        with named(path), safe_open(path, "pt") as file:
+            captions, made_by = (json.loads(file.metadata()[key]) for key in ("captions", "made_by"))
+            return cls(file.get_tensor("mean"), file.get_tensor("logvar"), captions, made_by)
+
+
+def cached(path: Path, made_by: dict[str, Any], encode: Callable[[], CachedLatents]) -> CachedLatents:
+    """The cache at `path`, made by `encode` where there is none; ValueError if that one was made of something else."""
+    if not path.exists():
+        fresh = encode()
+        CachedLatents(fresh.mean, fresh.logvar, fresh.captions, made_by).save(path)
+    found = CachedLatents.load(path)
+    if found.made_by != made_by:
+        raise ValueError(f"{path} was made of {found.made_by}, not of {made_by}; remove it or take another folder")
+    return found
 
 
 def encode_dataset(data, space: LatentSpace, count: int, batch_size: int = 64) -> CachedLatents:

@@ -24,8 +24,10 @@ def load(path: Path, settings: dict[str, Any], parts: dict[str, nn.Module | Opti
     """Reads the state back into `parts`; returns the step. Other settings than the file's are refused, by name."""
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata()
+            metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}
+            if "settings" not in metadata:
+                raise SafetensorError("it holds no settings")
     except SafetensorError as error:
         raise ValueError(f"{path} is no training checkpoint: {error}") from None
     _refuse_changes(path, json.loads(metadata["settings"]), json.loads(json.dumps(settings)))

@@ -1,6 +1,7 @@
 """Training a U-Net, with its text encoder if wanted, to denoise latents: the simple loss of Ho et al. 2020 (eq. 14)
 for whatever target the process states, with captions dropped for classifier-free guidance (Ho and Salimans 2022)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -82,8 +83,7 @@ class DiffusionObjective(nn.Module):
         self.register_buffer("null", null)
 
     def forward(self, batch: tuple[Tensor, Tensor, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        mean, logvar, ids = (part.to(self.null.device) for part in batch)
-        mean, logvar = mean.float(), logvar.float()
+        mean, logvar, ids = batch[0].float(), batch[1].float(), batch[2]
         posterior, eps = (torch.randn(mean.shape, generator=generator).to(mean) for _ in range(2))
         t = torch.randint(1, self.process.T + 1, (len(mean),), generator=generator)
         dropped = torch.rand(len(mean), 1, generator=generator) < self.drop
@@ -106,7 +106,7 @@ def train_diffusion(
     plan: Plan,
     preset: str = "small",
     scheduler: dict[str, Any] | None = None,
-    preview=None,
+    preview: Callable[[UNet2DConditionModel, TextEncoder, int], None] | None = None,
 ) -> tuple[UNet2DConditionModel, TextEncoder]:
     """Cached latents with captions -> a U-Net and a text encoder, trained together.
 
@@ -122,8 +122,12 @@ def train_diffusion(
     network = unet(size, data.mean.shape[-1], data.mean.shape[1])
     process = Diffusion.from_config(scheduler or SCHEDULER)
     objective = DiffusionObjective(network, process, text, torch.tensor(tokenizer("")))
-    settings = {"kind": "diffusion", "preset": preset, "scheduler": scheduler or SCHEDULER, "samples": len(data)}
-    watch = preview and (lambda average, step: preview(average.unet, TextEncoder(average.text, tokenizer), step))
+    settings = {"kind": "diffusion", "preset": preset, "scheduler": scheduler or SCHEDULER, "data": data.made_by}
+
+    def watch(average: Any, step: int) -> None:
+        if preview:
+            preview(average.unet, TextEncoder(average.text, tokenizer), step)
+
     average: Any = fit(objective, data, plan, out, partial(collate, tokenizer), settings, watch)
     trained = average.unet.cpu().to(memory_format=torch.contiguous_format)
     return trained, TextEncoder(average.text.cpu(), tokenizer)

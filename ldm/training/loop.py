@@ -17,6 +17,8 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Sampler
 from tqdm import tqdm
@@ -36,7 +38,7 @@ class Plan:
     clip: float = 1.0  # largest gradient norm
     ema: float = 0.999  # decay of the averaged weights, once warmed up
     seed: int = 0
-    mixed_precision: str = "no"  # or bf16, fp16
+    mixed_precision: str = "no"  # or bf16
     workers: int = 0  # processes that prepare batches
     log_every: int = 50  # steps
     save_every: int = 500  # steps
@@ -47,6 +49,10 @@ class Plan:
             return self.learning_rate * (step + 1) / self.warmup
         progress = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def decisive(self) -> dict[str, Any]:
+        """What the weights depend on; the rest may change when a run goes on."""
+        return {k: v for k, v in asdict(self).items() if k not in ("workers", "log_every", "save_every")}
 
     def ema_at(self, step: int) -> float:
         """Decay after `step`: short memory first, so that the start is forgotten."""
@@ -106,7 +112,10 @@ def fit(
     `settings` are what the run was asked for: a checkpoint of other settings is refused. `preview(average, step)` is
     called with every checkpoint, to draw samples. Raises FloatingPointError where the loss is not finite.
     """
+    if plan.mixed_precision not in ("no", "bf16"):
+        raise ValueError(f"mixed_precision {plan.mixed_precision!r}: expected no or bf16")
     folder.mkdir(parents=True, exist_ok=True)
+    AcceleratorState._reset_state()  # it outlives a run, and would hold the next one to this one's precision
     accelerator = Accelerator(mixed_precision=plan.mixed_precision, cpu=not torch.cuda.is_available())
     objective = objective.to(accelerator.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     average = copy.deepcopy(objective).eval().requires_grad_(False)
@@ -114,7 +123,7 @@ def fit(
         [p for p in objective.parameters() if p.requires_grad], plan.learning_rate, weight_decay=plan.weight_decay
     )
     parts: dict[str, Any] = {"model": objective, "average": average, "optimizer": optimizer}
-    path, asked = folder / "checkpoint.safetensors", {**asdict(plan), **(settings or {})}
+    path, asked = folder / "checkpoint.safetensors", {**plan.decisive(), **(settings or {})}
     start = checkpoint.load(path, asked, parts) if path.exists() else 0
     loader = DataLoader(
         data,
@@ -140,7 +149,7 @@ def fit(
 
 def _update(accelerator, model, optimizer, batch, generator, clip: float) -> tuple[dict[str, Tensor], Tensor]:
     with accelerator.autocast():
-        losses = model(batch, generator)
+        losses = model(send_to_device(batch, accelerator.device), generator)
     if not torch.isfinite(losses["loss"]):
         raise FloatingPointError(f"the loss is {losses['loss'].item()}; lower the learning rate or the precision's")
     accelerator.backward(losses["loss"])
