@@ -82,6 +82,22 @@ def test_saving_over_a_model_replaces_it_whole(pipeline, copy):
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
 
 
+def test_saving_over_anything_else_is_refused(pipeline, tmp_path):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ValueError, match="no model"):
+        pipeline.save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_a_scale_given_by_hand_is_kept(pipeline, tmp_path):
+    from ldm.latents import LatentSpace
+
+    space = LatentSpace(pipeline.latents.autoencoder, scale=0.44, shift=0.1)
+    LatentDiffusion(space, pipeline.denoiser, pipeline.text, pipeline.scheduler).save_pretrained(tmp_path / "model")
+    loaded = LatentDiffusion.from_pretrained(tmp_path / "model").latents
+    assert (loaded.scale, loaded.shift) == (0.44, 0.1)
+
+
 def test_a_failed_save_leaves_the_old_model_and_nothing_else(pipeline, copy, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")

@@ -1,6 +1,7 @@
 """The command line as a user meets it: pictures, figures, and one line for whatever is wrong."""
 
 import json
+import shutil
 import struct
 import subprocess
 import sys
@@ -199,12 +200,51 @@ def test_no_prompt_is_one_line(ldm):
     assert status == 2 and err.count("\n") == 1 and "prompt" in err
 
 
-@pytest.mark.parametrize("path", ["no/such/folder/a.png", "."])
+@pytest.mark.parametrize("path", ["no/such/folder/a.png", "occupied/a.png", "a.xyz"])
 def test_unwritable_output_is_said_before_anything_is_drawn(ldm, tmp_path, monkeypatch, path):
     monkeypatch.setattr("ldm.pipeline.LatentDiffusion.from_pretrained", lambda *a, **k: pytest.fail("it was loaded"))
     monkeypatch.chdir(tmp_path)
-    status, _, err = ldm("generate", "a", "-o", f"{path}", "--grid")
-    assert status == 2 and err.count("\n") == 1
+    (tmp_path / "occupied").write_text("a file")
+    status, _, err = ldm("generate", "a", "-o", path)
+    assert status == 2 and err.count("\n") == 1 and path in err
+    assert [p.name for p in tmp_path.iterdir()] == ["occupied"]
+
+
+def test_a_sheet_repeats_as_a_sheet(ldm, folder, tmp_path):
+    first, again = tmp_path / "first.png", tmp_path / "again.png"
+    ldm("generate", "a", "b", "-n", 2, "--grid", "-o", first, "--model", folder, "--steps", 1)
+    assert ldm("generate", "--from-image", first, "-o", again)[0] == 0
+    assert np.abs(np.asarray(Image.open(first), int) - np.asarray(Image.open(again), int)).max() <= 1
+
+
+def test_a_picture_from_a_stranger_cannot_choose_a_download(ldm, tmp_path):
+    from ldm.metadata import attach, save
+
+    path = tmp_path / "a.png"
+    save(attach(Image.new("RGB", (8, 8)), {"prompt": "a", "model": "someone/something"}), path)
+    status, _, err = ldm("generate", "--from-image", path, "-o", tmp_path / "b.png")
+    assert status == 2 and "someone/something" in err and err.count("\n") == 1
+    save(attach(Image.new("RGB", (8, 8)), {"prompt": "a", "height": "64"}), path)
+    status, _, err = ldm("generate", "--from-image", path, "-o", tmp_path / "b.png")
+    assert status == 2 and "height" in err and not (tmp_path / "b.png").exists()
+
+
+@pytest.mark.parametrize("damage", ["missing", "corrupt"])
+def test_bad_weights_are_one_line(ldm, folder, tmp_path, damage):
+    model, out = shutil.copytree(folder, tmp_path / "model"), tmp_path / "a.png"
+    weights = model / "unet" / "diffusion_pytorch_model.safetensors"
+    weights.unlink() if damage == "missing" else weights.write_bytes(weights.read_bytes()[:999])
+    for command in (["generate", "a", "-o", out], ["info"]):
+        where = ["--model", model] if command[0] == "generate" else [model]
+        status, _, err = ldm(*command, *where)
+        assert (status, err.count("\n")) == (2, 1) or (command == ["info"] and damage == "missing")
+    assert not out.exists()
+
+
+def test_roundtrips_go_into_a_folder_twice(ldm, folder, picture, tmp_path):
+    for _ in range(2):
+        assert ldm("roundtrip", picture, picture, "-m", folder, "-o", tmp_path / "compared")[0] == 0
+    assert len(list((tmp_path / "compared").iterdir())) == 2
 
 
 def test_training_from_the_command_line(ldm, tmp_path):

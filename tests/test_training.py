@@ -12,7 +12,7 @@ from ldm.data.emoji import EmojiScenes
 from ldm.latents import LatentSpace
 from ldm.noising import Diffusion
 from ldm.training import checkpoint
-from ldm.training.cache import CachedLatents, encode_dataset
+from ldm.training.cache import CachedLatents, cached, encode_dataset
 from ldm.training.diffusion import DiffusionObjective, train_diffusion
 from ldm.training.loop import Order, Plan, keyed_generator, update_ema
 from ldm.training.vae import VAEObjective, autoencoder, fold, latent_deviation, pixels_of, train_vae
@@ -177,6 +177,17 @@ def test_cached_latents_come_back(latents, tmp_path):
     assert torch.equal(loaded.mean, latents.mean) and loaded.captions == latents.captions and len(loaded) == 24
     data = scenes()
     assert latents.captions == [data[i][1] for i in range(24)]
+
+
+def test_a_cache_of_something_else_is_refused(latents, tmp_path):
+    path = tmp_path / "latents.safetensors"
+    first = cached(path, {"vae": "a"}, lambda: latents)
+    assert torch.equal(cached(path, {"vae": "a"}, lambda: pytest.fail("made again")).mean, first.mean)
+    with pytest.raises(ValueError, match="made of"):
+        cached(path, {"vae": "b"}, lambda: latents)
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ValueError, match="latents.safetensors"):
+        cached(path, {"vae": "a"}, lambda: latents)
 
 
 def test_a_new_model_draws_and_diffusers_reads_it(latents, tmp_path):

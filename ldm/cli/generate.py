@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from ldm.pipeline import LatentDiffusion
 
 PARAMETERS = ("negative_prompt", "height", "width", "num_inference_steps", "guidance_scale", "sampler")
-KINDS: dict[str, Any] = {"prompt": str, "negative_prompt": str, "prompts": list, "count": int, "seed": int, "height": int, "width": int,
-         "num_inference_steps": int, "guidance_scale": (int, float), "sampler": str, "model": str}  # fmt: skip
+KINDS: dict[str, Any] = {
+    "prompt": str, "negative_prompt": str, "prompts": list, "count": int, "seed": int, "height": int, "width": int,
+    "num_inference_steps": int, "guidance_scale": (int, float), "sampler": str, "model": str,
+}  # fmt: skip
 AT_ONCE = 16  # pictures in one batch
 log = logging.getLogger("ldm")
 
