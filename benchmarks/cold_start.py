@@ -23,7 +23,8 @@ import sys, torch
 from diffusers import StableDiffusionPipeline
 pipe = StableDiffusionPipeline.from_pretrained(sys.argv[1], local_files_only=True)
 generator = torch.Generator().manual_seed(0)
-pipe(sys.argv[2], num_inference_steps=int(sys.argv[3]), guidance_scale=3.0, generator=generator).images[0].save(sys.argv[4])
+images = pipe(sys.argv[2], num_inference_steps=int(sys.argv[3]), guidance_scale=3.0, generator=generator).images
+images[0].save(sys.argv[4])
 """
 
 
@@ -45,6 +46,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         ours = [sys.executable, "-m", "ldm", "generate", PROMPT, "--steps", str(STEPS), "--guidance", "3"]
+        ours += ["--device", "cpu"]
         ours += ["-o", f"{folder}/ours.png"]
         weights = str(checkpoints.resolve("emoji"))
         theirs = [sys.executable, "-c", PEER, weights, PROMPT, str(STEPS), f"{folder}/theirs.png"]
