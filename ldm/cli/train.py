@@ -121,7 +121,7 @@ def _pipeline(space: "LatentSpace", unet: Any, text: Any) -> Any:
     from ldm.pipeline import LatentDiffusion
     from ldm.training.diffusion import SCHEDULER
 
-    defaults = {"num_inference_steps": 20, "guidance_scale": 3.0}
+    defaults = {"num_inference_steps": 20, "guidance_scale": 5.0}
     return LatentDiffusion(space, Denoiser(unet, Diffusion.from_config(SCHEDULER)), text, SCHEDULER, defaults)
 
 
