@@ -269,9 +269,12 @@ def _save_module(module: Any, folder: Path, stem: str, dtype: "torch.dtype | Non
     folder.mkdir(parents=True)
     save_file(tensors, folder / f"{stem}.safetensors", metadata={"format": "pt"})
     config = module.config.to_dict() if hasattr(module.config, "to_dict") else dict(module.config)
-    named = {"architectures": [type(module).__name__]} if prefix else {"_class_name": type(module).__name__}
+    if prefix:  # transformers would compute in the dtype of the file, diffusers in float32: the two must agree
+        identity = {"architectures": [type(module).__name__], "torch_dtype": "float32"}
+    else:
+        identity = {"_class_name": type(module).__name__}
     drop = ("_name_or_path", "dtype", "torch_dtype", "_use_default_values")
-    write_json(folder / "config.json", {k: v for k, v in config.items() if k not in drop} | named)
+    write_json(folder / "config.json", {k: v for k, v in config.items() if k not in drop} | identity)
 
 
 def _index(unet: "nn.Module", text: "TextEncoder | None", scheduler: dict[str, Any]) -> dict[str, Any]:
