@@ -238,9 +238,8 @@ def save(
     partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     old = partial.with_name(f"{partial.name}-old")
     try:
-        for name, module in (("vae", vae), ("unet", unet)):
-            _save_module(module, partial / name, DIFFUSERS, dtype)
-        write_json(partial / "vae" / "config.json", read_json(partial / "vae" / "config.json") | (vae_entries or {}))
+        _save_module(vae, partial / "vae", DIFFUSERS, dtype, vae_entries)
+        _save_module(unet, partial / "unet", DIFFUSERS, dtype)
         if text is not None:
             _save_module(text.model, partial / "text_encoder", TRANSFORMERS, dtype, prefix="text_model.")
             text.tokenizer.save_pretrained(partial / "tokenizer")
@@ -258,7 +257,15 @@ def save(
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _save_module(module: Any, folder: Path, stem: str, dtype: "torch.dtype | None", prefix: str = "") -> None:
+def _save_module(
+    module: Any,
+    folder: Path,
+    stem: str,
+    dtype: "torch.dtype | None",
+    entries: dict[str, Any] | None = None,
+    prefix: str = "",
+) -> None:
+    """Writes a module's weights, their names behind `prefix`, and its config, in which `entries` win."""
     from safetensors.torch import save_file
 
     tensors = {
@@ -274,7 +281,7 @@ def _save_module(module: Any, folder: Path, stem: str, dtype: "torch.dtype | Non
     else:
         identity = {"_class_name": type(module).__name__}
     drop = ("_name_or_path", "dtype", "torch_dtype", "_use_default_values")
-    write_json(folder / "config.json", {k: v for k, v in config.items() if k not in drop} | identity)
+    write_json(folder / "config.json", {k: v for k, v in config.items() if k not in drop} | identity | (entries or {}))
 
 
 def _index(unet: "nn.Module", text: "TextEncoder | None", scheduler: dict[str, Any]) -> dict[str, Any]:

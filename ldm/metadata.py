@@ -220,6 +220,12 @@ def read(path: Source) -> dict[str, Any]:
     return {"ldm": parameters, "parameters": text or None}
 
 
+def told(path: Source) -> dict[str, Any]:
+    """picture -> the parameters that made it, from the JSON or else from the A1111 text; {} where it does not say."""
+    found = read(path)
+    return found["ldm"] or (parse(found["parameters"]) if found["parameters"] else {})
+
+
 def _options(kind: str, quality: int) -> dict[str, Any]:
     # colour at full resolution: small drawings suffer visibly from half
     return {"JPEG": {"quality": quality, "subsampling": 0}, "WEBP": {"quality": quality}}.get(kind, {})

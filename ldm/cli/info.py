@@ -31,9 +31,7 @@ def info(
 def _picture(path: str) -> dict[str, Any]:
     from ldm import metadata
 
-    found = metadata.read(path)
-    told = found["ldm"] or (metadata.parse(found["parameters"]) if found["parameters"] else None)
-    return told or {"file": path, "made by": "unknown: the file does not say"}
+    return metadata.told(path) or {"file": path, "made by": "unknown: the file does not say"}
 
 
 def _model(source: str) -> dict[str, Any]:

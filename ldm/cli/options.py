@@ -35,8 +35,7 @@ def dtype_of(name: str) -> "torch.dtype":
     import torch
 
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name not in dtypes:
-        raise ValueError(f"--dtype {name!r}: expected one of {', '.join(dtypes)}")
+    one_of("--dtype", name, dtypes)
     return dtypes[name]
 
 
