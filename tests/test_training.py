@@ -244,3 +244,16 @@ def test_a_loss_that_is_not_finite_stops_the_run(latents, tmp_path):
     broken = CachedLatents(latents.mean * np.nan, latents.logvar, latents.captions)
     with pytest.raises(FloatingPointError):
         train_diffusion(tmp_path, broken, TINY, preset="tiny", scheduler=SCHEDULER)
+
+
+def test_a_model_goes_on_from_another(latents, tmp_path, pipeline):
+    pipeline.save_pretrained(tmp_path / "first", torch.float16)
+    still = Plan(steps=1, batch_size=4, learning_rate=0.0, save_every=1)
+    unet, text = train_diffusion(tmp_path / "second", latents, still, scheduler=SCHEDULER, init=tmp_path / "first")
+    assert text.tokenizer.vocabulary == pipeline.text.tokenizer.vocabulary
+    for new, old in ((unet, pipeline.denoiser.unet), (text.model, pipeline.text.model)):
+        for key, value in old.state_dict().items():
+            assert torch.equal(new.state_dict()[key], value.half().float() if value.is_floating_point() else value), key
+    other = Plan(steps=2, batch_size=4, save_every=1)
+    with pytest.raises(ValueError, match="steps 1 -> 2"):
+        train_diffusion(tmp_path / "second", latents, other, scheduler=SCHEDULER, init=tmp_path / "first")

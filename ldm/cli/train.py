@@ -67,8 +67,9 @@ def vae(
 @app.command()
 def diffusion(
     out: Out,
-    vae: Annotated[str, typer.Option(help="Folder of the autoencoder.")],
+    vae: Annotated[str | None, typer.Option(help="The autoencoder; by default --init's.")] = None,
     preset: Annotated[str, typer.Option(help="small (11 M parameters) or tiny (for tests).")] = "small",
+    init: Annotated[str | None, typer.Option(help="A model to start from; its latents must be --vae's.")] = None,
     side: Side = 64,
     samples: Annotated[int, typer.Option(help="Scenes that are drawn, encoded and kept.")] = 40_000,
     steps: Steps = 4200,
@@ -85,6 +86,8 @@ def diffusion(
     **Example**
 
     ldm train diffusion --vae runs/vae/vae --out runs/diffusion --steps 4200
+
+    ldm train diffusion --init emoji --out runs/longer --steps 6000 --learning-rate 5e-4 --seed 1
     """
     import torch
 
@@ -97,9 +100,17 @@ def diffusion(
     plan = _plan(steps, batch_size, learning_rate, warmup, 0.9995, seed, mixed_precision, workers, save_every)
     options.one_of("--preset", preset, PRESETS)
     options.at_least_one(samples=samples, side=side)
-    space = LatentSpace.from_pretrained(vae).to(options.device_of("auto"))
+    latents_of = vae or init
+    if not latents_of:
+        raise ValueError("--vae is missing: the autoencoder whose latents are learnt (or --init, a model that has one)")
+    space = LatentSpace.from_pretrained(latents_of).to(options.device_of("auto"))
     out.mkdir(parents=True, exist_ok=True)
-    made_by = {"vae": checkpoints.fingerprint(checkpoints.resolve(vae)), "side": side, "seed": seed, "samples": samples}
+    made_by = {
+        "vae": checkpoints.fingerprint(checkpoints.resolve(latents_of)),
+        "side": side,
+        "seed": seed,
+        "samples": samples,
+    }
     scenes = EmojiScenes(side, seed)
     data = cached(out / "latents.safetensors", made_by, lambda: encode_dataset(scenes, space, samples))
     space.to("cpu")
@@ -110,7 +121,7 @@ def diffusion(
         drawn = _pipeline(space, unet, text).text_to_image(SHOWN)
         metadata.save(images.grid(drawn, columns=len(SHOWN)), out / f"samples-{step}.png")
 
-    unet, text = train_diffusion(out, data, plan, preset, preview=preview)
+    unet, text = train_diffusion(out, data, plan, preset, preview=preview, init=init)
     _pipeline(space, unet, text).save_pretrained(out / "model", torch.float16)
     print(out / "model")
 

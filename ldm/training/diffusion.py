@@ -12,6 +12,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from ldm import checkpoints
 from ldm.noising import Diffusion, Process
 from ldm.text import TextEncoder, Tokenizer
 from ldm.training.cache import CachedLatents
@@ -100,37 +101,55 @@ def collate(tokenizer: Tokenizer, items: list[tuple[Tensor, Tensor, str]]) -> tu
     return torch.stack(means), torch.stack(logvars), torch.tensor(tokenizer(captions))
 
 
+def new_model(size: Size, data: CachedLatents) -> tuple[UNet2DConditionModel, TextEncoder]:
+    """A U-Net and a text encoder for the data's latents and captions."""
+    tokenizer = train_tokenizer(data.captions, length=24)
+    text = text_model(size, tokenizer)
+    return unet(size, data.mean.shape[-1], data.mean.shape[1]), TextEncoder(text, tokenizer)
+
+
+def trained_model(source: str | Path) -> tuple[Any, TextEncoder]:
+    """The U-Net and the text encoder of a model; ValueError for one without text."""
+    folder = checkpoints.resolve(source)
+    network, text = checkpoints.load_unet(folder), checkpoints.load_text(folder)
+    if text is None:
+        raise ValueError(f"{source} has no text encoder to go on from")
+    return network.train(), TextEncoder(text.model.train(), text.tokenizer)
+
+
 def train_diffusion(
     out: Path,
     data: CachedLatents,
     plan: Plan,
     preset: str = "small",
     scheduler: dict[str, Any] | None = None,
-    preview: Callable[[UNet2DConditionModel, TextEncoder, int], None] | None = None,
-) -> tuple[UNet2DConditionModel, TextEncoder]:
+    preview: Callable[[Any, TextEncoder, int], None] | None = None,
+    init: str | Path | None = None,
+) -> tuple[Any, TextEncoder]:
     """Cached latents with captions -> a U-Net and a text encoder, trained together.
 
-    `scheduler` is the config of the forward process (diffusers' names). The same call goes on from `out`'s checkpoint.
+    `scheduler` is the config of the forward process (diffusers' names). `init` is a model to start from, in place of a
+    new one of `preset`: its U-Net, text encoder and tokenizer. The same call goes on from `out`'s checkpoint.
     Raises ValueError for an unknown preset.
     """
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
-    size = PRESETS[preset]
     torch.manual_seed(plan.seed)
-    tokenizer = train_tokenizer(data.captions, length=24)
-    text = text_model(size, tokenizer)
-    network = unet(size, data.mean.shape[-1], data.mean.shape[1])
-    process = Diffusion.from_config(scheduler or SCHEDULER)
-    objective = DiffusionObjective(network, process, text, torch.tensor(tokenizer("")))
-    settings = {"kind": "diffusion", "preset": preset, "scheduler": scheduler or SCHEDULER, "data": data.made_by}
+    network, text = trained_model(init) if init else new_model(PRESETS[preset], data)
+    scheduler = scheduler or SCHEDULER
+    null = torch.tensor(text.tokenizer(""))
+    objective = DiffusionObjective(network, Diffusion.from_config(scheduler), text.model, null)
+    settings: dict[str, Any] = {"kind": "diffusion", "preset": preset, "scheduler": scheduler, "data": data.made_by}
+    if init:
+        settings |= {"preset": None, "init": checkpoints.fingerprint(checkpoints.resolve(init))}
 
     def watch(average: Any, step: int) -> None:
         if preview:
-            preview(average.unet, TextEncoder(average.text, tokenizer), step)
+            preview(average.unet, TextEncoder(average.text, text.tokenizer), step)
 
-    average: Any = fit(objective, data, plan, out, partial(collate, tokenizer), settings, watch)
+    average: Any = fit(objective, data, plan, out, partial(collate, text.tokenizer), settings, watch)
     trained = average.unet.cpu().to(memory_format=torch.contiguous_format)
-    return trained, TextEncoder(average.text.cpu(), tokenizer)
+    return trained, TextEncoder(average.text.cpu(), text.tokenizer)
 
 
 SCHEDULER = {  # Stable Diffusion's noise schedule, with the v target of Salimans and Ho 2022
