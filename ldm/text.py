@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import tokenizers
 
+from ldm.files import write_json
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -58,10 +60,10 @@ class Tokenizer:
         merges = "\n".join(["#version: 0.2", *(f"{a} {b}" for a, b in self.merges)]) + "\n"
         special = {"bos_token": BOS, "eos_token": EOS, "unk_token": EOS, "pad_token": self.pad_token}
         config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": self.length, "do_lower_case": True, **special}
-        (folder / "vocab.json").write_text(json.dumps(self.vocabulary, ensure_ascii=False), encoding="utf-8")
+        write_json(folder / "vocab.json", self.vocabulary)
         (folder / "merges.txt").write_text(merges, encoding="utf-8")
-        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
-        (folder / "special_tokens_map.json").write_text(json.dumps(special, indent=2), encoding="utf-8")
+        write_json(folder / "tokenizer_config.json", config)
+        write_json(folder / "special_tokens_map.json", special)
 
     def __call__(self, prompts: str | Sequence[str]) -> list[list[int]]:
         """Ids of each prompt, `length` of them; what does not fit is cut, and the log says which words."""
