@@ -7,6 +7,9 @@ pipeline calls: it knows samplers by name, ours (DDPM, DDIM) and diffusers' sche
 
 Randomness comes in as one CPU generator an image, so an image depends neither on its neighbours nor on the device.
 
+Drawing may also begin at a picture (`Start`): only the last of the steps are then walked, from z_0 noised to where they
+begin (SDEdit, Meng et al. 2022), and parts of z_0 may be held while the others change.
+
 A callback is called at every step as `callback(step, total, t, z_0)`, step = 1..total, with the estimate of z_0 at time
 t. If it returns False the drawing stops there and that estimate is the result; an exception passes through and leaves
 nothing behind.
@@ -14,6 +17,7 @@ nothing behind.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -30,6 +34,7 @@ from ldm.noising import PREDICTIONS, Diffusion, Process
 
 Denoise = Callable[[Tensor, int, Cond], Tensor]  # (z_t, t, cond) -> z_0
 Callback = Callable[[int, int, float, Tensor], "bool | None"]  # (step, total, t, z_0) -> False to stop
+Hold = Callable[[Tensor, int], Tensor]  # (z, s) -> z
 
 
 # Randomness: one generator an image.
@@ -80,8 +85,12 @@ def sample(
     grid: Sequence[int],
     generators: Sequence[Generator],
     callback: Callback | None = None,
+    hold: Hold | None = None,
 ) -> Tensor:
-    """z (B,C,H,W) at time grid[0] -> z at time grid[-1], by the process's posterior steps; at time 0 that is z_0."""
+    """z (B,C,H,W) at time grid[0] -> z at time grid[-1], by the process's posterior steps; at time 0 that is z_0.
+
+    `hold(z, s)` may put back what is to be kept, after each step to time s.
+    """
     for step, (t, s) in enumerate(pairwise(grid), start=1):
         z_0 = denoise(z, t, cond)
         if callback and callback(step, len(grid) - 1, t, z_0) is False:
@@ -89,12 +98,47 @@ def sample(
         *_, std = process.posterior(t, s)
         eps = gaussian(generators, z.shape[1:], z.device) if std > 0 else 0.0
         z = process.step(z, z_0, t, s, eps)
+        z = hold(z, s) if hold else z
     return z
 
 
 def clipped(denoise: Denoise, limit: float) -> Denoise:
     """The same answer, held within -limit..limit: for pixels, which have a range. Latents have none."""
     return lambda z_t, t, cond: denoise(z_t, t, cond).clamp(-limit, limit)
+
+
+# Beginning at a picture.
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """z_0 (B,C,H,W) to begin at: the last `run` steps are walked, from it noised; where that is all, from pure noise.
+
+    `free` (B,1,H,W) in [0,1] says where the picture may change; elsewhere z_0 is put back after every step, noised to
+    the time reached, and after the last as it is. `as_diffusers` keeps what diffusers' PNDM does on such a walk: it
+    loses a step, and ends with that step's noise still in the picture.
+    """
+
+    z_0: Tensor
+    run: int
+    free: Tensor | None = None
+    as_diffusers: bool = False
+
+    def held(self, z: Tensor, noised: Tensor) -> Tensor:
+        """z where it is free, `noised` elsewhere."""
+        return z if self.free is None else self.free * z + (1 - self.free) * noised
+
+
+def steps_run(steps: int, strength: float) -> int:
+    """How many of the steps a strength in 0..1 walks: floor(steps * strength), and at least one above 0."""
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength {strength}: expected a number from 0 (the picture as it is) to 1 (pure noise)")
+    return max(1, math.floor(steps * strength + 1e-6)) if strength else 0
+
+
+def steps_for(run: int, strength: float) -> int:
+    """The number of steps of which a strength in (0, 1] walks `run`: the inverse of `steps_run`."""
+    return math.ceil(run / strength - 1e-6) if strength else run
 
 
 # The samplers.
@@ -151,34 +195,85 @@ def draw(
     scheduler_config: Mapping[str, Any],
     generators: Sequence[Generator],
     callback: Callback | None = None,
+    start: Start | None = None,
 ) -> Tensor:
     """Noise (B,C,H,W) ~ N(0, I), cond -> z_0 (B,C,H,W), by a sampler named in `SAMPLERS`.
 
     `scheduler_config` is the checkpoint's: it sets the spacing of the steps, where they end, and whatever else
     diffusers would read from it. ValueError for a name, a number of steps or a config that cannot be followed.
     """
-    if sampler not in SAMPLERS:
-        raise ValueError(f"sampler {sampler!r}: expected one of {', '.join(SAMPLERS)}")
-    process, chosen = denoiser.process, SAMPLERS[sampler]
-    if not isinstance(process, Diffusion):
-        raise ValueError(f"sampler {sampler!r} needs a Diffusion to walk down, not a {type(process).__name__}")
-    if process.prediction_type not in chosen.predictions:
-        known = " or ".join(chosen.predictions)
-        raise ValueError(f"sampler {sampler!r}: expected a network for {known}, not {process.prediction_type}")
+    process, chosen = _checked_sampler(sampler, denoiser.process)
     steps = _checked_steps(steps, process.T)
     config = {**scheduler_config, **chosen.settings, "prediction_type": process.prediction_type}
+    if start and start.run == 0:
+        return start.z_0
     if chosen.eta is None:
-        return _sample_by(_scheduler(chosen, config, process, steps), denoiser, noise, cond, generators, callback)
+        walk = start and start.run < steps
+        scheduler = _scheduler(chosen, {**config, "skip_prk_steps": True} if walk else config, process, steps)
+        return _sample_by(scheduler, denoiser, noise, cond, generators, callback, start)
     _check_followed(config, chosen.eta)
     denoise = clipped(denoiser, config.get("clip_sample_range", 1.0)) if config.get("clip_sample") else denoiser
-    grid = _grid(config, process.T, steps)
-    return sample(denoise, process.with_eta(chosen.eta), noise, cond, grid, generators, callback)
+    process, grid = process.with_eta(chosen.eta), _grid(config, process.T, steps)
+    if start is None:
+        return sample(denoise, process, noise, cond, grid, generators, callback)
+    walked = grid[-start.run - 1 :]
+    z = noise if len(walked) == len(grid) else process.noise(start.z_0, walked[0], noise)
+
+    def hold(z: Tensor, s: int) -> Tensor:
+        return start.held(z, process.noise(start.z_0, 0 if s == grid[-1] else s, noise))
+
+    return sample(denoise, process, z, cond, walked, generators, callback, hold)
 
 
 def _grid(config: Mapping[str, Any], T: int, steps: int) -> list[int]:
     """The times that diffusers' DDPM and DDIM schedulers of this config would visit, and where they end."""
     last = 0 if config.get("set_alpha_to_one", True) else 1
     return times(T, steps, config.get("timestep_spacing", "leading"), config.get("steps_offset", 0), last)
+
+
+def _sample_by(
+    scheduler: Any,
+    denoiser: Denoiser,
+    noise: Tensor,
+    cond: Cond,
+    generators: Sequence[Generator],
+    callback: Callback | None,
+    start: Start | None,
+) -> Tensor:
+    """Noise (B,C,H,W) -> z_0, by a diffusers scheduler: it is handed raw outputs, and its timestep i is time i + 1."""
+    process: Any = denoiser.process
+    randomness = {"generator": list(generators)} if "generator" in signature(scheduler.step).parameters else {}
+    timesteps, z = _begun(scheduler, noise, start)
+    for step, timestep in enumerate(timesteps, start=1):
+        z_t, t = scheduler.scale_model_input(z, timestep), timestep.item() + 1
+        output = denoiser.output(z_t, t, cond)
+        if callback:
+            # Some visit times between whole numbers; for a look at the picture the nearest will do.
+            z_0 = process.recover(z_t, min(max(round(t), 1), process.T), output)
+            if callback(step, len(timesteps), t, z_0) is False:
+                return z_0
+        z = scheduler.step(output, timestep, z, **randomness).prev_sample
+        if start is not None and start.free is not None:
+            later = timesteps[step : step + 1]
+            z = start.held(z, scheduler.add_noise(start.z_0, noise, later) if len(later) else start.z_0)
+    return z
+
+
+def _begun(scheduler: Any, noise: Tensor, start: Start | None) -> tuple[Tensor, Tensor]:
+    """A scheduler set to its steps -> the timesteps that are walked, and z at the first of them."""
+    skipped = scheduler.num_inference_steps - start.run if start else 0
+    if start is None:
+        return scheduler.timesteps, noise * scheduler.init_noise_sigma
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(max(0, skipped) * scheduler.order)
+    if skipped <= 0:
+        return scheduler.timesteps, noise * scheduler.init_noise_sigma
+    timesteps = scheduler.timesteps[skipped * scheduler.order :]
+    if hasattr(scheduler, "plms_timesteps") and not start.as_diffusers:
+        # The first step is made twice (a Heun step), which only the whole list says.
+        timesteps = scheduler.timesteps.unique_consecutive()[skipped:]
+        timesteps = torch.cat([timesteps[:2], timesteps[1:]])
+    return timesteps, scheduler.add_noise(start.z_0, noise, timesteps[:1])
 
 
 def _scheduler(sampler: Sampler, config: Mapping[str, Any], process: Diffusion, steps: int) -> Any:
@@ -196,30 +291,19 @@ def _scheduler(sampler: Sampler, config: Mapping[str, Any], process: Diffusion, 
     return scheduler
 
 
-def _sample_by(
-    scheduler: Any,
-    denoiser: Denoiser,
-    noise: Tensor,
-    cond: Cond,
-    generators: Sequence[Generator],
-    callback: Callback | None,
-) -> Tensor:
-    """Noise (B,C,H,W) -> z_0, by a diffusers scheduler: it is handed raw outputs, and its timestep i is time i + 1."""
-    randomness = {"generator": list(generators)} if "generator" in signature(scheduler.step).parameters else {}
-    z = noise * scheduler.init_noise_sigma
-    for step, timestep in enumerate(scheduler.timesteps, start=1):
-        z_t, t = scheduler.scale_model_input(z, timestep), timestep.item() + 1
-        output = denoiser.output(z_t, t, cond)
-        if callback:
-            # Some visit times between whole numbers; for a look at the picture the nearest will do.
-            z_0 = denoiser.process.recover(z_t, min(max(round(t), 1), denoiser.process.T), output)
-            if callback(step, len(scheduler.timesteps), t, z_0) is False:
-                return z_0
-        z = scheduler.step(output, timestep, z, **randomness).prev_sample
-    return z
-
-
 # What a user may get wrong.
+
+
+def _checked_sampler(name: str, process: Process) -> tuple[Diffusion, Sampler]:
+    if name not in SAMPLERS:
+        raise ValueError(f"sampler {name!r}: expected one of {', '.join(SAMPLERS)}")
+    if not isinstance(process, Diffusion):
+        raise ValueError(f"sampler {name!r} needs a Diffusion to walk down, not a {type(process).__name__}")
+    sampler = SAMPLERS[name]
+    if process.prediction_type not in sampler.predictions:
+        known = " or ".join(sampler.predictions)
+        raise ValueError(f"sampler {name!r}: expected a network for {known}, not {process.prediction_type}")
+    return process, sampler
 
 
 def _check_followed(config: Mapping[str, Any], eta: float) -> None:

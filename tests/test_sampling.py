@@ -12,7 +12,19 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 
 from ldm.denoising import Denoiser, guided
 from ldm.noising import Diffusion
-from ldm.sampling import SAMPLERS, clipped, default_sampler, draw, gaussian, generators, sample, times
+from ldm.sampling import (
+    SAMPLERS,
+    Start,
+    clipped,
+    default_sampler,
+    draw,
+    gaussian,
+    generators,
+    sample,
+    steps_for,
+    steps_run,
+    times,
+)
 
 SPACINGS = ["leading", "trailing", "linspace"]
 STOCHASTIC = {"ddpm", "euler_a", "dpm++2m_sde", "lcm"}
@@ -462,3 +474,89 @@ def test_a_process_that_is_no_diffusion_is_refused():
     denoiser = Denoiser(Loud(), object())
     with pytest.raises(ValueError, match="needs a Diffusion.*object"):
         draw(denoiser, noise, text, "ddim", 5, SD, generators([5, 6, 7]))
+
+
+# Beginning at a picture.
+
+CLEAN = randn(21, 2, 4, 8, 8)
+HALF = torch.cat([torch.ones(2, 1, 8, 4), torch.zeros(2, 1, 8, 4)], dim=3)
+
+
+class Knowing:
+    """A network that knows what the picture is: it emits exactly the eps that z_t holds above z_0."""
+
+    def __init__(self, z_0):
+        self.a, self.c, self.z_0 = Diffusion.from_config(SD).a, Diffusion.from_config(SD).c, z_0
+
+    def __call__(self, x, t):
+        t = float(t[0]) + 1
+        a = np.interp(t, range(1001), self.a)
+        return (x - a * self.z_0) / np.sqrt(1 - a * a)
+
+
+def begun(sampler, start, steps=10, network=None, config=SD):
+    denoiser = Denoiser(network or Loud(), Diffusion.from_config(config))
+    cond = None if network else randn(3, 2, 5, 8)
+    return draw(denoiser, randn(4, 2, 4, 8, 8), cond, sampler, steps, config, generators([1, 2]), start=start)
+
+
+@every_sampler
+def test_a_start_that_walks_every_step_begins_in_pure_noise(sampler):
+    plain = begun(sampler, None)
+    assert torch.equal(begun(sampler, Start(CLEAN, 10)), plain)
+    assert not torch.equal(begun(sampler, Start(CLEAN, 9)), plain)
+
+
+@every_sampler
+def test_a_start_that_walks_no_step_is_the_picture_itself(sampler):
+    assert torch.equal(begun(sampler, Start(CLEAN, 0)), CLEAN)
+
+
+@every_sampler
+@pytest.mark.parametrize("run", [1, 2, 5, 10])
+def test_what_is_held_comes_back_to_the_last_bit_and_the_rest_is_drawn(sampler, run):
+    z = begun(sampler, Start(CLEAN, run, HALF))
+    assert torch.equal(z[..., 4:], CLEAN[..., 4:])
+    assert (z[..., :4] - CLEAN[..., :4]).abs().max() > 0.01
+
+
+@every_sampler
+@pytest.mark.parametrize("run", [1, 2, 5, 9])
+def test_a_network_that_knows_the_picture_brings_it_back(sampler, run):
+    config = {**SD, "set_alpha_to_one": True}
+    z = begun(sampler, Start(CLEAN, run), network=Knowing(CLEAN), config=config)
+    assert (z - CLEAN).std() < 0.05
+
+
+@pytest.mark.parametrize("as_diffusers, left", [(False, 0.03), (True, 0.138)])
+def test_pndm_ends_without_noise_unless_it_is_to_be_as_diffusers(as_diffusers, left):
+    start, eps = Start(CLEAN, 10, as_diffusers=as_diffusers), randn(4, 2, 4, 8, 8)
+    z = begun("pndm", start, steps=20, network=lambda x, t: eps)  # it knows the noise
+    assert (z - CLEAN).std().item() == pytest.approx(left, abs=0.001)
+
+
+@every_sampler
+def test_fewer_steps_stay_nearer_to_the_picture(sampler):
+    far = [(begun(sampler, Start(CLEAN, run)) - CLEAN).square().mean() for run in (2, 5, 9)]
+    assert far == sorted(far)
+
+
+@pytest.mark.parametrize("strength", [0.01, 0.1, 0.29, 0.5, 0.57, 0.6, 0.99, 1.0])
+@pytest.mark.parametrize("run", [1, 7, 20, 50])
+def test_the_steps_for_a_run_are_the_fewest_that_walk_it(strength, run):
+    steps = steps_for(run, strength)
+    assert steps_run(steps, strength) == run
+    assert steps == run or steps_run(steps - 1, strength) < run or run == 1
+
+
+@pytest.mark.parametrize(
+    "steps, strength, run", [(50, 0.0, 0), (50, 0.001, 1), (10, 0.3, 3), (50, 0.58, 29), (7, 1, 7)]
+)
+def test_strength_is_the_share_of_the_steps(steps, strength, run):
+    assert steps_run(steps, strength) == run
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1, float("nan")])
+def test_other_strengths_are_refused(strength):
+    with pytest.raises(ValueError, match="strength"):
+        steps_run(50, strength)
