@@ -4,6 +4,8 @@ import json
 import shutil
 import subprocess
 import sys
+import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +13,15 @@ from safetensors.torch import load_file, save_file
 
 from ldm import checkpoints
 from ldm.checkpoints import CheckpointError
+from ldm.checkpoints.probe import Verdict, _skill, probe, probe_model
+from ldm.noising import Diffusion
 from ldm.pipeline import LatentDiffusion
+from ldm.text import TextEncoder
+from ldm.training.diffusion import PRESETS, text_model, unet
+from ldm.training.tokenizer import train_tokenizer
+from ldm.training.vae import autoencoder
+
+TOKENIZER = train_tokenizer(["a red apple"], size=520, length=8)
 
 
 @pytest.fixture
@@ -104,9 +114,59 @@ def test_a_failed_save_leaves_the_old_model_and_nothing_else(pipeline, copy, mon
 
     monkeypatch.setattr("safetensors.torch.save_file", full)
     before = checkpoints.fingerprint(copy)
-    with pytest.raises(OSError):
+    with pytest.raises(CheckpointError, match="copy cannot be written.*No space left"):
         pipeline.save_pretrained(copy)
     assert checkpoints.fingerprint(copy) == before and [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+def test_a_disk_that_fills_up_leaves_the_old_model_and_nothing_else(copy, tmp_path):
+    """A real limit, reached while the weights are written."""
+    code = (
+        "import resource, sys\nfrom ldm import checkpoints\n"
+        "parts = checkpoints.load(sys.argv[1])\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
+        "try: checkpoints.save(sys.argv[1], parts.vae, parts.unet, parts.text, parts.scheduler)\n"
+        "except checkpoints.CheckpointError as error: assert 'cannot be written' in str(error)\n"
+        "else: raise SystemExit('it was written')"
+    )
+    before = checkpoints.fingerprint(copy)
+    subprocess.run([sys.executable, "-c", code, str(copy)], check=True)
+    assert checkpoints.fingerprint(copy) == before and [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+def test_pickled_weights_load(pipeline, copy):
+    for part, stem in (("unet", "diffusion_pytorch_model"), ("text_encoder", "pytorch_model")):
+        path = next((copy / part).glob("*.safetensors"))
+        torch.save(load_file(path), copy / part / f"{stem}.bin")
+        path.unlink()
+    before, after = tensors(pipeline), tensors(LatentDiffusion.from_pretrained(copy))
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_early_names_of_the_attention_are_read(tmp_path):
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL(block_out_channels=(8,), norm_num_groups=8)
+    vae.save_pretrained(tmp_path)
+    path = tmp_path / "diffusion_pytorch_model.safetensors"
+    old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    weights = load_file(path)
+    for new, name in old.items():
+        weights = {key.replace(f".{new}.", f".{name}."): value for key, value in weights.items()}
+    assert any(".proj_attn." in key for key in weights)
+    save_file(weights, path, metadata={"format": "pt"})
+    expected = vae.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in checkpoints.load_vae(tmp_path).state_dict().items())
+
+
+def test_loading_twice_gives_weights_that_do_not_touch_each_other_or_the_file(folder):
+    one, two = checkpoints.load(folder), checkpoints.load(folder)
+    before = checkpoints.fingerprint(folder)
+    with torch.no_grad():
+        for parameter in one.unet.parameters():
+            parameter += 1
+    assert not any(torch.equal(a, b) for a, b in zip(one.unet.parameters(), two.unet.parameters()))
+    assert checkpoints.fingerprint(folder) == before and all(p.requires_grad for p in one.unet.parameters())
 
 
 def truncate(path):
@@ -125,11 +185,21 @@ def drop_tensor(path):
     save_file(weights, path, metadata={"format": "pt"})
 
 
+def add_tensor(path):
+    save_file(load_file(path) | {"stranger.weight": torch.ones(1)}, path, metadata={"format": "pt"})
+
+
+def flip_number(path):
+    weights = load_file(path)
+    weights[sorted(weights)[0]].view(torch.int32).flatten()[0] = 0x7F800000
+    save_file(weights, path, metadata={"format": "pt"})
+
+
 def empty(path):
     path.write_bytes(b"")
 
 
-@pytest.mark.parametrize("damage", [truncate, flip_header, drop_tensor, empty])
+@pytest.mark.parametrize("damage", [truncate, flip_header, flip_number, drop_tensor, add_tensor, empty])
 @pytest.mark.parametrize("part", ["vae", "unet", "text_encoder"])
 def test_damaged_weights_are_refused_by_name(copy, part, damage):
     damage(next((copy / part).glob("*.safetensors")))
@@ -149,8 +219,24 @@ def test_missing_files_are_refused_by_name(copy, part):
 
 def test_a_config_that_contradicts_the_tensors_is_refused(copy):
     path = copy / "unet" / "config.json"
-    path.write_text(path.read_text().replace("16", "24"))
-    with pytest.raises(CheckpointError, match="unet"):
+    config = json.loads(path.read_text())
+    path.write_text(json.dumps(config | {"block_out_channels": [8, 24]}))
+    with pytest.raises(CheckpointError, match=r"unet: .* has the shape \(.*16.*\), its config asks for \(.*24.*\)"):
+        LatentDiffusion.from_pretrained(copy)
+
+
+def test_a_missing_shard_is_named(copy):
+    path = copy / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    names = {key: f"{'ab'[i % 2]}.safetensors" for i, key in enumerate(sorted(weights))}
+    save_file({key: weights[key] for key in names if names[key] == "a.safetensors"}, copy / "unet" / "a.safetensors")
+    path.unlink()
+    index = path.with_name(f"{path.name}.index.json")
+    index.write_text(json.dumps({"weight_map": names}))
+    with pytest.raises(FileNotFoundError, match="unet lacks 1 of 2 shards, b.safetensors the first"):
+        LatentDiffusion.from_pretrained(copy)
+    index.write_text(json.dumps({"weight_map": ["a.safetensors"]}))
+    with pytest.raises(CheckpointError, match="weight_map"):
         LatentDiffusion.from_pretrained(copy)
 
 
@@ -193,3 +279,117 @@ def test_a_hub_id_without_a_network_is_one_line(monkeypatch, tmp_path):
     )
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     subprocess.run([sys.executable, "-c", code], check=True, cwd="tests")
+
+
+# ---- what a network emits: asking it ----
+
+
+def schedule():
+    return Diffusion.from_config({"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012})
+
+
+def smooth(batch=2, side=16) -> torch.Tensor:
+    """Latents that are smooth, as pictures are, of unit variance."""
+    coarse = torch.randn(batch, 4, 4, 4, generator=torch.Generator().manual_seed(1))
+    z = torch.nn.functional.interpolate(coarse, size=(side, side), mode="bicubic")
+    return (z - z.mean()) / z.std()
+
+
+def filtered(z_t: torch.Tensor, a: float) -> torch.Tensor:
+    """z_t -> the mean of z_0 given z_t, for Gaussian latents of smooth()'s spectrum: Wiener's filter."""
+    power = torch.fft.fft2(smooth(256)).abs().square().mean(dim=(0, 1)) / 16**2
+    return torch.fft.ifft2(torch.fft.fft2(z_t) * a * power / (a**2 * power + 1 - a**2)).real
+
+
+def emitting(prediction_type, estimate):
+    """A network that emits what `prediction_type` calls for, by its own estimate (z_t, a) -> z_0."""
+    process = schedule()
+
+    def output(z_t, t):
+        z_0 = estimate(z_t, float(process.a[t]))
+        eps = (z_t - float(process.a[t]) * z_0) / float(process.c[t])
+        v = float(process.a[t]) * eps - float(process.c[t]) * z_0
+        return {"epsilon": eps, "v_prediction": v, "sample": z_0}[prediction_type]
+
+    return output
+
+
+ESTIMATES = {
+    "perfect": lambda z_t, a: smooth(),
+    "filtering": filtered,
+    "timid": lambda z_t, a: 0.8 * smooth(),
+}
+
+
+@pytest.mark.parametrize("name", ESTIMATES)
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction", "sample"])
+def test_the_probe_tells_what_a_denoiser_emits(name, prediction_type):
+    verdict = probe(emitting(prediction_type, ESTIMATES[name]), schedule(), smooth())
+    assert verdict.prediction_type == prediction_type
+    assert name != "perfect" or verdict.skill[prediction_type] == pytest.approx(1, abs=1e-5)
+
+
+def test_the_skills_of_the_wrong_types_are_the_derived_ones():
+    """A perfect epsilon network has the v skill 2a - 1, a perfect v network the epsilon skill 1 - 2(1 - a)/a^2."""
+    process, z_0 = schedule(), smooth(64, 16)
+    for t in (300, 500, 700):
+        a = float(process.a[t])
+        eps = torch.randn(z_0.shape, generator=torch.Generator().manual_seed(0))
+        eps -= (
+            (eps * z_0).sum() / z_0.square().sum() * z_0
+        )  # as the algebra has them: of unit length and at right angles
+        eps /= eps.square().mean().sqrt()
+        z_t = process.noise(z_0, t, eps)
+        v = a * eps - float(process.c[t]) * z_0
+        assert _skill(eps, v, z_t) == pytest.approx(2 * a - 1, abs=2e-3)
+        assert _skill(v, eps, z_t) == pytest.approx(1 - 2 * (1 - a) / a**2, abs=2e-2)
+
+
+@pytest.mark.parametrize("gain", [0.0, 0.5, 1.0, -1.0, 3.0])
+def test_what_hands_its_input_on_has_no_type(gain):
+    verdict = probe(lambda z_t, t: gain * z_t, schedule(), smooth())
+    assert verdict.prediction_type is None and max(verdict.skill.values()) < 0.05
+
+
+def test_random_weights_raise_no_alarm(pipeline):
+    vae, unet, text = pipeline.latents.autoencoder, pipeline.denoiser.unet, pipeline.text
+    assert probe_model(vae, unet, text, pipeline.scheduler).prediction_type is None
+    for seed in range(6):
+        torch.manual_seed(seed)
+        layer = torch.nn.Conv2d(4, 4, 3, padding=1)
+        with torch.no_grad():
+            assert probe(lambda z_t, t: layer(z_t), schedule(), smooth()).prediction_type is None  # noqa: B023
+
+
+def test_the_embedded_model_emits_what_its_config_says_and_a_wrong_word_is_a_warning(tmp_path):
+    parts = checkpoints.settled(checkpoints.load("emoji"))
+    assert parts.decisions["outputs"].value == "v_prediction" == parts.scheduler["prediction_type"]
+    folder = shutil.copytree(checkpoints.resolve("emoji"), tmp_path / "emoji")
+    with pytest.warns(UserWarning, match="prediction type epsilon .as asked., but its outputs are those of v_pred"):
+        parts = checkpoints.load(folder, "epsilon")
+    assert parts.scheduler["prediction_type"] == "epsilon"  # the caller is believed
+    with warnings.catch_warnings(action="error"):
+        checkpoints.load(folder)
+
+
+def test_a_guess_gives_way_to_what_the_network_shows(pipeline, folder, monkeypatch):
+    from ldm.checkpoints import Decision
+
+    parts = checkpoints.load(folder)
+    guess = replace(parts, decisions={"prediction type": Decision("epsilon", "a guess", sure=False)})
+    monkeypatch.setattr("ldm.checkpoints.probe.probe_model", lambda *parts: Verdict("v_prediction", {"epsilon": -6.0}))
+    with warnings.catch_warnings(action="error"):
+        settled = checkpoints.settled(guess)
+    assert settled.scheduler["prediction_type"] == "v_prediction" == settled.decisions["prediction type"].value
+    assert parts.scheduler["prediction_type"] == "epsilon"
+
+
+@pytest.mark.parametrize("channels", [8, 9])
+def test_the_probe_asks_networks_with_more_channels(channels):
+    vae = autoencoder((16, 16, 16)).eval()
+    network = unet(PRESETS["tiny"], side=8, channels=4)
+    from diffusers import UNet2DConditionModel
+
+    network = UNet2DConditionModel.from_config({**network.config, "in_channels": channels}).eval()
+    text = TextEncoder(text_model(PRESETS["tiny"], TOKENIZER).eval(), TOKENIZER)
+    assert probe_model(vae, network, text, {}).prediction_type is None

@@ -7,25 +7,42 @@ import typer
 
 from ldm.cli import options
 
+CHEAP = 50_000_000  # parameters of a U-Net that is asked in about a second, loading included
+
 
 def info(
-    what: Annotated[str, typer.Argument(metavar="FILE-OR-MODEL", help="A picture, a model's folder, name or hub id.")],
+    what: Annotated[
+        str, typer.Argument(metavar="FILE-OR-MODEL", help="A picture, a model's folder, file, name or hub id.")
+    ],
+    probe: Annotated[
+        bool | None,
+        typer.Option("--probe/--no-probe", help="Ask the network what it emits; left out: only a small one."),
+    ] = None,
     json: options.Json = None,
 ) -> None:
-    """Tells what made a picture, or what a checkpoint holds.
+    """Tells what made a picture, or what a checkpoint holds, what was decided about it, and why.
 
     **Examples**
 
     ldm info apple.png
 
     ldm info emoji --json -
+
+    ldm info sd15.safetensors --probe
     """
-    picture = Path(what).is_file() or Path(what).suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
-    found = _picture(what) if picture else _model(what)
+    found = _picture(what) if _is_picture(Path(what)) else _model(what, probe)
     if str(json) != "-":
         for key, value in found.items():
             print(f"{key}: {value}")
     options.write_json(json, found)
+
+
+def _is_picture(path: Path) -> bool:
+    from ldm import checkpoints
+
+    if path.is_file():
+        return not checkpoints.is_checkpoint(path)
+    return path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp")
 
 
 def _picture(path: str) -> dict[str, Any]:
@@ -34,37 +51,23 @@ def _picture(path: str) -> dict[str, Any]:
     return metadata.told(path) or {"file": path, "made by": "unknown: the file does not say"}
 
 
-def _model(source: str) -> dict[str, Any]:
+def _model(source: str, probe: bool | None) -> dict[str, Any]:
     from ldm import checkpoints
 
-    folder = checkpoints.resolve(source)
-    parts = {part.parent.name: checkpoints.read_json(part) for part in sorted(folder.glob("*/config.json"))}
-    parts = parts or {"model": checkpoints.read_json(folder / "config.json")}
-    found: dict[str, Any] = {"folder": str(folder), "hash": checkpoints.fingerprint(folder)}
-    for name, config in parts.items():
-        found[name] = config.get("_class_name") or ", ".join(config.get("architectures") or ["unknown"])
-        found[f"{name} parameters"] = _parameters(folder / name if (folder / name).is_dir() else folder)
-    for config in parts.values():
-        if "scaling_factor" in config:
-            found["scale"] = config["scaling_factor"]
-            found["factor"] = 2 ** (len(config.get("block_out_channels", [0])) - 1)
-    if (folder / "scheduler").is_dir():
-        scheduler = checkpoints.load_scheduler(folder)
-        found["prediction type"] = scheduler.get("prediction_type", "epsilon")
-        found["scheduler"] = scheduler.get("_class_name")
-    return found | checkpoints.load_defaults(folder)
-
-
-def _parameters(folder: Path) -> int:
-    """How many numbers the weights in a folder hold, from the headers alone."""
-    from math import prod
-
-    from safetensors import safe_open
-
-    from ldm.checkpoints import named
-
-    count = 0
-    for path in folder.glob("*.safetensors"):
-        with named(path), safe_open(path, "np") as file:
-            count += sum(prod(file.get_slice(key).get_shape()) for key in file.keys())
-    return count
+    contents, path = checkpoints.read(source), checkpoints.locate(source)
+    found: dict[str, Any] = {"file" if path.is_file() else "folder": str(path), "hash": checkpoints.fingerprint(path)}
+    for part, tensors in contents.tensors.items():
+        config = contents.configs[part]
+        found[part] = config.get("_class_name") or ", ".join(config.get("architectures") or ["unknown"])
+        found[f"{part} parameters"] = sum(tensor.numel() for tensor in tensors.values())
+        found[f"{part} dtype"] = ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values()}))
+    found["factor"] = 2 ** (len(contents.configs["vae"].get("block_out_channels", [0])) - 1)
+    if "unet" in contents.tensors:
+        found["scheduler"] = contents.configs["scheduler"].get("_class_name")
+        if found["unet parameters"] <= CHEAP if probe is None else probe:
+            contents.decisions = checkpoints.settled(checkpoints.parts_of(contents, source)).decisions
+    for name, decision in contents.decisions.items():
+        found[name] = decision.value
+        if decision.why:
+            found[f"{name} from"] = decision.why
+    return found | contents.configs.get("defaults", {})

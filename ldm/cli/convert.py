@@ -1,0 +1,42 @@
+"""ldm convert: a checkpoint into the other layout, bit by bit."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ldm.cli import options
+
+
+def convert(
+    source: Annotated[str, typer.Argument(help="Folder, single file, embedded name or hub id.")],
+    out: Annotated[Path, typer.Argument(help="NAME.safetensors for a single file; anything else is a folder.")],
+    dtype: Annotated[str | None, typer.Option(help="float32, bfloat16 or float16; left out: as on disk.")] = None,
+    prediction_type: Annotated[
+        str | None, typer.Option(help="epsilon, v_prediction or sample, where the checkpoint says it wrongly or not.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what stands at OUT, if it is a checkpoint.")] = False,
+) -> None:
+    """Writes a checkpoint as a folder in diffusers' layout, or as a single file in CompVis' naming.
+
+    Every tensor that a pipeline uses is kept bit by bit; a .ckpt becomes .safetensors without running what is in it.
+
+    **Examples**
+
+    ldm convert sd15.ckpt sd15.safetensors
+
+    ldm convert sd15.safetensors sd15/ --dtype float16
+    """
+    from ldm import checkpoints
+
+    single = out.suffix == ".safetensors"
+    if out.suffix.lower() in checkpoints.ENDINGS and not single:
+        raise ValueError(f"OUT {out}: expected a name that ends in .safetensors, or a folder")
+    if out.exists() and not force:
+        raise ValueError(f"OUT {out} exists; --force replaces it")
+    if single:
+        options.writable(out).parent.mkdir(exist_ok=True)
+    decisions = checkpoints.convert(source, out, options.dtype_of(dtype) if dtype else None, prediction_type)
+    for name, decision in decisions.items():
+        print(f"{name}: {decision.value}" + (f" ({decision.why})" if decision.why else ""))
+    print(out)
