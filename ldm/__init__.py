@@ -4,22 +4,31 @@
                                                         ^
                               prompt --text--> cond ----+
 
-    files.py        files that appear whole or not at all
-    images.py       any picture <-> pixels x (B,3,H,W) in [-1,1]
-    metadata.py     what made a picture, written into its file and read back
-    latents.py      LatentSpace: x <-> z_0; owns the scale
-    roundtrip.py    what the autoencoder loses, in figures, and why
-    text.py         prompts -> cond (B,L,D)
-    noising.py      Process, noise schedules, Diffusion
-    denoising.py    Denoiser: (z_t, t, cond) -> z_0; guidance; how conditions enter
-    sampling.py     time grids, the loop, diffusers' schedulers behind one adapter
-    pipeline.py     LatentDiffusion: all of it as one sentence
-    checkpoints.py  folders and hub ids -> parts
-    data/           pictures and captions to learn from
-    training/       one loop, an objective for each kind of model
-    evaluation/     does the picture show what was asked for
-    cli/            one small file for each command
-    weights/        the embedded model
+    files.py          files that appear whole or not at all
+    images.py         any picture <-> pixels x (B,3,H,W) in [-1,1]
+    masks.py          where a picture may change
+    metadata.py       what made a picture, written into its file and read back
+    latents.py        LatentSpace: x <-> z_0; owns the scale
+    tiling.py         large pictures through an autoencoder in tiles
+    roundtrip.py      what the autoencoder loses, in figures, and why
+    prompts.py        a prompt -> words and weights
+    text.py           prompts -> cond (B,L,D)
+    inversion.py      textual inversion: new words
+    noising.py        Process, noise schedules, Diffusion
+    denoising.py      Denoiser: (z_t, t, cond) -> z_0; guidance; how conditions enter
+    sampling.py       time grids, the loop, diffusers' schedulers behind one adapter; beginning at a picture
+    interpolating.py  from one point to another by the great circle
+    lora.py           LoRAs in the weights, and out again
+    checkpoints/      every layout of weights -> parts, and back
+    order.py          what is to be drawn, one row a picture
+    drawing.py        order -> images, in batches that fit into memory
+    pipeline.py       LatentDiffusion: every task as one sentence
+    batch.py          files of prompts -> pictures and a manifest
+    data/             pictures and captions to learn from
+    training/         one loop, an objective for each kind of model
+    evaluation/       does the picture show what was asked for
+    cli/              one small file for each command
+    weights/          the embedded model
 
 Names load when they are first used (PEP 562): `import ldm` loads no torch.
 """

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -36,14 +36,16 @@ def condition(cond: Cond) -> Condition:
     return cond if isinstance(cond, Condition) else Condition(text=cond)
 
 
-def stacked(null: Cond, cond: Cond) -> Condition:
-    """Two conditions of B -> one of 2B, null first. What null leaves open is shared; a null of one row serves all B."""
+def stacked(*conditions: Cond) -> Condition:
+    """n conditions of B rows -> one of n B. What one leaves open it shares with the last; one row serves all B."""
+    *others, last = map(condition, conditions)
 
-    def pair(null: Tensor | None, cond: Tensor | None) -> Tensor | None:
-        return None if cond is None else torch.cat([cond if null is None else null.to(cond).expand_as(cond), cond])
+    def joined(door: str) -> Tensor | None:
+        whole = getattr(last, door)
+        parts = [part if (part := getattr(other, door)) is not None else whole for other in others]
+        return None if whole is None else torch.cat([*(part.to(whole).expand_as(whole) for part in parts), whole])
 
-    null, cond = condition(null), condition(cond)
-    return Condition(*(pair(getattr(null, door.name), getattr(cond, door.name)) for door in fields(Condition)))
+    return Condition(*(joined(door.name) for door in fields(Condition)))
 
 
 class Denoiser:
@@ -110,37 +112,61 @@ def guided(
     scale: float,
     interval: tuple[float, float] = (0.0, 1.0),
     rescale: float = 0.0,
+    image_scale: float = 1.0,
 ) -> Denoiser:
     """Classifier-free guidance (Ho and Salimans 2022): output = null + scale (cond - null), in one call of 2B.
 
     Only where t / T lies in `interval` (Kynkäänniemi et al. 2024). `rescale` in 0..1 pulls each image's standard
-    deviation back towards that of the unguided output (Lin et al. 2023, section 3.4). Scale 1 is no guidance and costs
+    deviation back towards that of the unguided output (Lin et al. 2023, section 3.4). `image_scale` other than 1
+    guides by the concatenated picture too, blank + scale (cond - null) + image_scale (null - blank), where blank has
+    neither words nor picture (Brooks et al. 2023, eq. 3): a call of 3B. Both scales 1 is no guidance and costs
     nothing; 0 is the null condition alone. ValueError for anything out of range.
     """
     low, high = interval
-    if not (math.isfinite(scale) and scale >= 0):
-        raise ValueError(f"guidance scale {scale}: expected a finite number, 0 or more")
+    for name, number in {"guidance": scale, "image guidance": image_scale}.items():
+        if not (math.isfinite(number) and number >= 0):
+            raise ValueError(f"{name} scale {number}: expected a finite number, 0 or more")
     if not 0 <= low <= high <= 1:
         raise ValueError(f"guidance interval {interval}: expected two fractions of time, 0 <= low <= high <= 1")
     if not 0 <= rescale <= 1:
         raise ValueError(f"guidance rescale {rescale}: expected a number from 0 to 1")
-    return denoiser if scale == 1 else _Guided(denoiser, null, scale, interval, rescale)
+    return denoiser if scale == image_scale == 1 else _Guided(denoiser, null, scale, interval, rescale, image_scale)
 
 
 class _Guided(Denoiser):
-    def __init__(self, denoiser: Denoiser, null: Cond, scale: float, interval: tuple[float, float], rescale: float):
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        null: Cond,
+        scale: float,
+        interval: tuple[float, float],
+        rescale: float,
+        image_scale: float,
+    ):
         super().__init__(denoiser.unet, denoiser.process)
         self.denoiser, self.null, self.scale, self.interval, self.rescale = denoiser, null, scale, interval, rescale
+        self.image_scale = image_scale
 
     def output(self, z_t: Tensor, t: Time | float, cond: Cond = None) -> Tensor:
         inside = self._inside(t)
         if not inside.any():
             return self.denoiser.output(z_t, t, cond)
-        twice = torch.cat([t, t]) if isinstance(t, Tensor) and t.ndim else t
-        both = self.denoiser.output(torch.cat([z_t, z_t]), twice, stacked(self.null, cond))
-        null, plain = both.chunk(2)
-        output = _rescaled(null + self.scale * (plain - null), plain, self.rescale)
+        asked = [*self._blank(cond), self.null, cond]
+        times = torch.cat([t] * len(asked)) if isinstance(t, Tensor) and t.ndim else t
+        answer = self.denoiser.output(torch.cat([z_t] * len(asked)), times, stacked(*asked))
+        *blank, null, plain = answer.chunk(len(asked))
+        output = null + self.scale * (plain - null)
+        if blank:
+            output = output + (self.image_scale - 1) * (null - blank[0])
+        output = _rescaled(output, plain, self.rescale)
         return torch.where(inside.to(z_t.device).reshape(-1, *[1] * (z_t.ndim - 1)), output, plain)
+
+    def _blank(self, cond: Cond) -> list[Condition]:
+        """Neither words nor picture, where the picture is guided by too."""
+        concat = condition(cond).concat
+        if self.image_scale == 1 or concat is None:
+            return []
+        return [replace(condition(self.null), concat=torch.zeros_like(concat))]
 
     def _inside(self, t: Time | float) -> Tensor:
         low, high = self.interval

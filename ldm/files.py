@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,3 +42,8 @@ def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
     with replacing(path) as file:
         file.write(text.encode())
+
+
+def slug(text: str) -> str:
+    """Any text -> a file's name without suffix: small letters, digits and dashes, at most 60."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:60] or "picture"

@@ -163,7 +163,7 @@ class LatentSpace:
         """z_0 (B,C,h,w) -> pixels (B,3,h f,w f), about [-1,1] and not clamped. Differentiable."""
         if z.ndim != 4 or z.shape[1] != self.channels:
             raise ValueError(f"latents of shape {tuple(z.shape)}: expected (B,{self.channels},h,w)")
-        return self._run(decoding, self._unscaled(z))
+        return self._run(decoding, self.unscaled(z))
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """pixels (B,3,H,W) in [-1,1] -> mean and log-variance of z_0, of the scaled latents, each (B,C,H/f,W/f).
@@ -174,6 +174,10 @@ class LatentSpace:
             raise ValueError(f"pixels of shape {tuple(x.shape)}: expected (B,3,H,W), sides multiples of {self.factor}")
         mean, logvar = self._run(encoding, x).unbind(1)
         return self._scaled(mean), logvar + 2 * _column(self.scale, logvar).abs().log()
+
+    def unscaled(self, z: Tensor) -> Tensor:
+        """z_0 (B,C,h,w) -> raw latents, as the autoencoder itself has them: z_0 / scale + shift."""
+        return z / _column(self.scale, z) + _column(self.shift, z)
 
     # ---- facts ----
 
@@ -245,16 +249,13 @@ class LatentSpace:
     def _scaled(self, raw: Tensor) -> Tensor:
         return (raw - _column(self.shift, raw)) * _column(self.scale, raw)
 
-    def _unscaled(self, z: Tensor) -> Tensor:
-        return z / _column(self.scale, z) + _column(self.shift, z)
-
     def _pair(self, run: Callable[[Part, Tensor], Tensor]) -> Pair:
         """encode and decode as `ldm.roundtrip` wants them, by one way to run the autoencoder."""
 
         def encode(x: Tensor) -> Tensor:
             return self._scaled(run(encoding, pad(x, self.factor)[0])[:, 0])
 
-        return encode, lambda z: run(decoding, self._unscaled(z))
+        return encode, lambda z: run(decoding, self.unscaled(z))
 
     def _run(self, part: Part, x: Tensor) -> Tensor:
         """x -> the part's result, finite: images that overflow are redone in float32, else NonFiniteError."""

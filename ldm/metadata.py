@@ -20,7 +20,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +205,17 @@ def save(image: Image.Image, path: str | os.PathLike[str], metadata: bool = True
     options = _options(kind, quality) | (_embedded(kind, *_texts(image)) if metadata else {})
     with replacing(path) as file:
         picture.save(file, kind, **options)
+
+
+def save_moving(images: Sequence[Image.Image], path: str | os.PathLike[str], fps: float = 8.0) -> None:
+    """images of one size -> a GIF, WebP or PNG that plays them for ever; it appears whole or not at all."""
+    path = Path(path)
+    kind = FORMATS.get(path.suffix.lower())
+    if kind not in ("GIF", "WEBP", "PNG"):
+        raise ValueError(f"{path}: {path.suffix!r} cannot move, expected .gif, .webp or .png")
+    first, *rest = (flatten(plain(image)) for image in images)
+    with replacing(path) as file:
+        first.save(file, kind, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0)
 
 
 def read(path: Source) -> dict[str, Any]:

@@ -108,6 +108,11 @@ class Diffusion(LinearGaussian):
         """A diffusers scheduler_config.json, as a dict -> its process. What it leaves out has diffusers' default."""
         return cls(betas_from_config(config), config.get("prediction_type", "epsilon"))
 
+    def config(self) -> dict[str, Any]:
+        """What a diffusers scheduler_config.json says of this process: the inverse of `from_config`."""
+        betas = {"num_train_timesteps": self.T, "trained_betas": self.betas.tolist()}
+        return betas | {"prediction_type": self.prediction_type}
+
     def with_eta(self, eta: float) -> Diffusion:
         """The same process, walking down with `eta` times DDPM's standard deviation; 0 is DDIM."""
         return type(self)(self.betas, self.prediction_type, eta)

@@ -1,69 +1,61 @@
-"""The sentence: prompt --text--> cond; noise --sampling, denoising--> z_0 --latents--> images."""
+"""The sentence: prompt --text--> cond; noise --sampling, denoising--> z_0 --latents--> images.
 
-import secrets
+Every task is an `Order` with its own beginning. `image_to_image` starts at the picture's latents; `inpaint` holds what
+lies outside the mask; models for inpainting and for editing are shown pictures beside z_t; `interpolate` has every row
+a little further on the way.
+"""
+
+from __future__ import annotations
+
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
-from ldm import __version__, checkpoints, metadata
-from ldm.denoising import Denoiser, guided
+from ldm import checkpoints, inversion, masks
+from ldm.denoising import Denoiser
+from ldm.drawing import Drawing
+from ldm.images import Source, crop, pad, to_pixels
+from ldm.interpolating import path
 from ldm.latents import LatentSpace
 from ldm.noising import Diffusion
-from ldm.sampling import Callback, default_sampler, draw, gaussian, generators
-from ldm.text import TextEncoder
+from ldm.order import Order, Settings, ordered
+from ldm.sampling import Callback, Start, default_sampler, gaussian, generators
 
 if TYPE_CHECKING:
     from PIL import Image
 
-STEPS, GUIDANCE = 50, 7.5  # where neither the caller nor the checkpoint says: as Stable Diffusion's own script had it
 
-
-class LatentDiffusion:
+class LatentDiffusion(Drawing):
     """A latent space, a denoiser in it, and optionally a text encoder: together they draw.
 
-    `scheduler` is a diffusers scheduler config: it says which sampler is the model's own. `defaults` may name
-    num_inference_steps and guidance_scale. `name` and `hash` are what a picture's metadata call the model.
+    Every task returns PIL images whose `info["ldm"]` tells how they were made, or z_0 (B,C,H/f,W/f) with
+    output="latent", and raises ValueError that names the argument for anything out of range.
     """
-
-    def __init__(
-        self,
-        latents: LatentSpace,
-        denoiser: Denoiser,
-        text: TextEncoder | None = None,
-        scheduler: dict[str, Any] | None = None,
-        defaults: dict[str, Any] | None = None,
-        name: str = "",
-        hash: str = "",
-    ):
-        self.latents, self.denoiser, self.text = latents, denoiser, text
-        self.process = denoiser.process
-        self.scheduler = scheduler or {"_class_name": "DDIMScheduler"}
-        self.defaults = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE} | (defaults or {})
-        self.name, self.hash = name, hash
 
     @classmethod
     def from_pretrained(
-        cls, source: str | Path = "emoji", device: str | torch.device = "cpu", dtype: torch.dtype | None = None
-    ) -> "LatentDiffusion":
-        """An embedded name ("emoji"), a folder in diffusers' layout, or a hub id.
+        cls,
+        source: str | Path = "emoji",
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
+        memory: Literal["auto", "low", "min"] = "auto",
+        prediction_type: str | None = None,
+    ) -> LatentDiffusion:
+        """An embedded name ("emoji"), a folder in diffusers' layout, a single file, or a hub id.
 
+        `memory` as in `Drawing`; `prediction_type` (epsilon, v_prediction, sample) for a file that says it wrongly.
         Raises FileNotFoundError where there is no such model, CheckpointError where it cannot be used.
         """
-        folder = checkpoints.resolve(source)
-        scheduler = checkpoints.load_scheduler(folder)
-        pipeline = cls(
-            LatentSpace(checkpoints.load_vae(folder)),
-            Denoiser(checkpoints.load_unet(folder), Diffusion.from_config(scheduler)),
-            checkpoints.load_text(folder),
-            scheduler,
-            checkpoints.load_defaults(folder),
-            name=str(source),
-            hash=checkpoints.fingerprint(folder),
-        )
-        return pipeline.to(device, dtype)
+        found = checkpoints.load(source, prediction_type)
+        denoiser = Denoiser(found.unet, Diffusion.from_config(found.scheduler))
+        space = LatentSpace(found.vae)
+        pipeline = cls(space, denoiser, found.text, found.scheduler, found.defaults, found.name, found.hash, memory)
+        pipeline.to(device, dtype)
+        return pipeline
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Writes diffusers' layout; `dtype` of the weights on disk (None: as they are)."""
@@ -71,12 +63,21 @@ class LatentDiffusion:
         checkpoints.save(folder, self.latents.autoencoder, unet, self.text, self.scheduler, self.defaults, dtype,
                          self.latents.entries())  # fmt: skip
 
-    def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> "LatentDiffusion":
-        """Moves every part; z_t and the arithmetic of the process stay in float32."""
-        for part in (self.latents, self.denoiser, self.text):
-            if part is not None:
-                part.to(device, dtype)
-        return self
+    def load_lora(self, path: str | Path, scale: float = 1.0) -> None:
+        """Adds a LoRA's file (kohya, diffusers or PEFT naming) to the weights, `scale` times; see `ldm.lora`."""
+        self.loras.load(path, scale)
+
+    def unload_lora(self, path: str | Path | None = None) -> None:
+        """Takes a LoRA out of the weights again, or all of them: they are as before to the last bit."""
+        self.loras.unload(path)
+
+    def load_embedding(self, path: str | Path, token: str | None = None) -> str:
+        """Adds a textual inversion's file -> the word that stands for it in prompts; see `ldm.inversion`."""
+        if self.text is None:
+            raise ValueError(f"{path}: this model takes no words")
+        return inversion.load(self.text, path, token)
+
+    # ---- from words, or from nothing ----
 
     def text_to_image(
         self,
@@ -93,118 +94,267 @@ class LatentDiffusion:
         prompt_embeds: Tensor | None = None,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
         guidance_rescale: float = 0.0,
+        clip_skip: int = 0,
+        prompt_weights: bool = True,
         output: Literal["pil", "latent"] = "pil",
         callback: Callback | None = None,
-    ) -> "list[Image.Image] | Tensor":
+    ) -> list[Image.Image] | Tensor:
         """Prompts -> num_images_per_prompt pictures of each, prompt by prompt.
 
         Picture j of a prompt is drawn from seed + j by its own generator, whatever else is in the batch; `seed` may be
         a list, one for each picture in all, or None for a random one. `noise` (B,C,H/f,W/f) ~ N(0, I) replaces the
         first draw, `prompt_embeds` (prompts,L,D) the text encoder's. None stands for the checkpoint's own height,
-        width, steps, guidance or sampler. `callback(step, total, t, z_0)` may stop the drawing: see `ldm.sampling`.
-
-        Returns PIL images whose `info["ldm"]` tells how they were made, or z_0 (B,C,H/f,W/f) with output="latent".
-        Raises ValueError that names the argument for anything out of range.
+        width, steps, guidance or sampler. `clip_skip` takes the text encoder's state that many layers early;
+        `prompt_weights=False` reads brackets as they stand. `callback(step, total, t, z_0)` may stop the drawing (see
+        `ldm.sampling`); `latents.preview(z_0)` sketches the picture for it.
         """
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        negatives = _matched(negative_prompt or "", prompts)
-        seeds = seeds_of(seed, len(prompts), num_images_per_prompt)
-        steps = self.defaults["num_inference_steps"] if num_inference_steps is None else num_inference_steps
-        scale = self.defaults["guidance_scale"] if guidance_scale is None else guidance_scale
-        sampler = sampler or default_sampler(self.scheduler)
-        height, width = self.size(height, width)
-        if output not in ("pil", "latent"):
-            raise ValueError(f"output {output!r}: expected 'pil' or 'latent'")
+        settings: Settings = {
+            "negative_prompt": negative_prompt, "num_inference_steps": num_inference_steps,
+            "guidance_scale": guidance_scale, "sampler": sampler, "seed": seed,
+            "num_images_per_prompt": num_images_per_prompt, "noise": noise, "prompt_embeds": prompt_embeds,
+            "guidance_interval": guidance_interval, "guidance_rescale": guidance_rescale, "clip_skip": clip_skip,
+            "prompt_weights": prompt_weights, "output": output, "callback": callback,
+        }  # fmt: skip
+        self._expect("text_to_image")
+        return self.draw(self._ordered(prompt, self.size(height, width), settings))
 
-        cond = self.condition(prompts, num_images_per_prompt, prompt_embeds)
-        null = None if scale == 1 else self.condition(negatives, num_images_per_prompt)
-        if null is not None and cond is not None and cond.shape[1] != null.shape[1]:
-            raise ValueError(f"prompt_embeds of {cond.shape[1]} tokens beside a negative prompt of {null.shape[1]}")
-        draws = generators(seeds)
-        noise = self._noise(noise, draws, (height, width))
-        denoiser = guided(self.denoiser, null, scale, guidance_interval, guidance_rescale)
-        z_0 = draw(
-            denoiser if self.text else self.denoiser, noise, cond, sampler, steps, self.scheduler, draws, callback
-        )
-        if not torch.isfinite(z_0).all():
-            lost = [seeds[i] for i in range(len(seeds)) if not torch.isfinite(z_0[i]).all()]
-            raise ValueError(f"the network gives NaN or infinite values for seeds {lost}; try float32")
-        if output == "latent":
-            return z_0
-        settings = {"num_inference_steps": steps, "guidance_scale": scale, "sampler": sampler}
-        settings |= {"height": height, "width": width, "scale": torch.as_tensor(self.latents.scale).tolist()}
-        changed = {"guidance_interval": (guidance_interval, (0.0, 1.0)), "guidance_rescale": (guidance_rescale, 0.0)}
-        settings |= {name: value for name, (value, plain) in changed.items() if value != plain}
-        return self._pictures(z_0, prompts, negatives, seeds, settings)
+    def unconditional(self, count: int = 1, **settings: Unpack[Settings]) -> list[Image.Image] | Tensor:
+        """`count` pictures of whatever the model was trained on, from seed, seed + 1, ...; nothing guides them."""
+        self._expect("unconditional")
+        size = self.size(settings.get("height"), settings.get("width"))
+        unguided: Settings = {"guidance_scale": 1.0, "num_images_per_prompt": count}
+        return self.draw(self._ordered("", size, {**settings, **unguided}, task="unconditional"))
 
-    def reconstruct(self, images: Any) -> "list[Image.Image]":
+    def class_to_image(self, label: int | Sequence[int], **settings: Unpack[Settings]) -> list[Image.Image] | Tensor:
+        """Class labels -> num_images_per_prompt pictures of each, by a U-Net with a class embedding.
+
+        Guided where the checkpoint names the label that stands for no class (`null_label` in its ldm.json).
+        """
+        self._expect("class_to_image")
+        labels = [label] if isinstance(label, int) else list(label)
+        classes = getattr(self.denoiser.unet.config, "num_class_embeds", None)  # type: ignore[attr-defined]
+        for given in labels:
+            if not classes or not 0 <= given < classes:
+                known = f"a class from 0 to {classes - 1}" if classes else "a model of classes, which this is not"
+                raise ValueError(f"label {given}: expected {known}")
+        size = self.size(settings.get("height"), settings.get("width"))
+        order = self._ordered([""] * len(labels), size, settings, guides="null_label" in self.defaults)
+        rows = _each(torch.tensor(labels), order)
+        return self.draw(replace(order, labels=rows, notes=[{"label": int(row)} for row in rows]))
+
+    # ---- from a picture ----
+
+    def image_to_image(
+        self,
+        prompt: str | Sequence[str],
+        image: Source | Sequence[Source],
+        strength: float = 0.6,
+        exact_steps: bool = False,
+        as_diffusers: bool = False,
+        **settings: Unpack[Settings],
+    ) -> list[Image.Image] | Tensor:
+        """Pictures drawn over, each at its own size (SDEdit, Meng et al. 2022).
+
+        `strength` is the share of noise and of steps: 0 returns the picture as the autoencoder gives it back, 1 begins
+        in pure noise. floor(steps * strength) steps are run, at least one above 0; all of them, spaced over the
+        shorter walk, with `exact_steps`. One picture serves every prompt, and one prompt every picture; with `height`
+        and `width` pictures are stretched to them first. `settings` are those of `text_to_image`.
+
+        The picture is encoded by its posterior mean. `as_diffusers` does as diffusers' pipeline: a posterior sample
+        from each picture's generator, before its noise, and the last steps as its schedulers walk them.
+        """
+        self._expect("image_to_image")
+        prompts, x, size = self._given(prompt, image, settings)
+        order = self._edit("image_to_image", prompts, x, size, settings).walking(strength, exact_steps)
+        z_0 = self._encoded(_each(x, order), order.draws if as_diffusers else None)
+        return self.draw(replace(order, start=Start(z_0, order.walked, as_diffusers=as_diffusers)), size)
+
+    def variations(
+        self, image: Source, count: int = 4, strength: float = 0.6, prompt: str = "", **settings: Unpack[Settings]
+    ) -> list[Image.Image] | Tensor:
+        """One picture -> `count` like it, from seed, seed + 1, ...; without a prompt nothing guides them."""
+        chosen: Settings = {**({} if prompt else {"guidance_scale": 1.0}), **settings, "num_images_per_prompt": count}
+        return self.image_to_image(prompt, image, strength, **chosen)
+
+    def inpaint(
+        self,
+        prompt: str | Sequence[str],
+        image: Source | Sequence[Source],
+        mask: Source | Sequence[Source],
+        strength: float = 1.0,
+        feather: int | None = None,
+        keep: bool = True,
+        exact_steps: bool = False,
+        as_diffusers: bool = False,
+        **settings: Unpack[Settings],
+    ) -> list[Image.Image] | Tensor:
+        """Pictures drawn anew where the mask is white; elsewhere they keep their pixels to the last bit.
+
+        A model of 9 channels is shown the mask and the picture without what is masked. Any other draws freely in the
+        mask, while the picture's own latents are put back outside of it after every step. At the end the picture's own
+        pixels are pasted outside the mask, which is softened over `feather` pixels around it (default: f, the side of
+        a latent); `keep=False` leaves what the decoder gives. `strength` and the rest as in `image_to_image`;
+        `as_diffusers` also takes diffusers' mask of latents, which may cut off the mask's rim.
+        """
+        shown = self._expect("inpaint", 0, 1 + self.latents.channels)
+        prompts, x, size = self._given(prompt, image, settings)
+        order = self._edit("inpaint", prompts, x, size, settings).walking(strength, exact_steps)
+        white, factor = masks.to_mask(mask, size), self.latents.factor
+        weights = masks.feathered(white, factor if feather is None else feather)
+        x, hole, weights = _each(x, order), _each(pad(white, factor)[0], order), _each(weights, order)
+        draws = order.draws if as_diffusers else None
+        if not shown or order.walked < order.steps:
+            free = None if shown else (masks.nearest if as_diffusers else masks.touched)(hole, factor).to(self.device)
+            z_0 = self._encoded(x, draws)
+            order = replace(order, start=Start(z_0, order.walked, free, as_diffusers))
+        if shown or as_diffusers:  # diffusers encodes it for any model, which moves the generators on
+            order = replace(order, noise=self.noise(order))
+            rest = self._encoded(x * (hole < 0.5), draws)
+            beside = torch.cat([masks.nearest(hole, factor).to(rest), rest], dim=1)
+            order = replace(order, concat=beside if shown else None)
+        return self.draw(order, size, (crop(x, size), weights) if keep else None)
+
+    def instruct(
+        self,
+        prompt: str | Sequence[str],
+        image: Source | Sequence[Source],
+        image_guidance_scale: float = 1.5,
+        **settings: Unpack[Settings],
+    ) -> list[Image.Image] | Tensor:
+        """Pictures changed as the prompt tells, by a model of 8 channels (InstructPix2Pix, Brooks et al. 2023).
+
+        `image_guidance_scale` is how much of the picture stays, `guidance_scale` how much is done of what is told.
+        """
+        self._expect("instruct", self.latents.channels)
+        prompts, x, size = self._given(prompt, image, settings)
+        order = self._edit("instruct", prompts, x, size, settings, image_guidance_scale=image_guidance_scale)
+        beside = self.latents.unscaled(self._encoded(_each(x, order)))  # as these models were trained
+        return self.draw(replace(order, concat=beside, image_guidance=image_guidance_scale), size)
+
+    def reconstruct(self, images: Any) -> list[Image.Image]:
         """Pictures -> what the autoencoder makes of them, each at its own size."""
-        return self.latents.reconstruct(images)
+        with self._working(self.latents):
+            return self.latents.reconstruct(images)
 
-    def condition(self, prompts: list[str], repeat: int = 1, embeds: Tensor | None = None) -> Tensor | None:
-        """Prompts -> cond (prompts * repeat, L, D), each prompt's pictures in a row; None for a model without text."""
-        if self.text is None:
-            return None
-        cond = self.text(prompts) if embeds is None else embeds
-        if cond.ndim != 3 or len(cond) != len(prompts) or cond.shape[-1] != self.text.features:
-            expected = f"({len(prompts)}, tokens, {self.text.features})"
-            raise ValueError(f"prompt_embeds of shape {tuple(cond.shape)}: expected {expected}")
-        return cond.repeat_interleave(repeat, dim=0)
+    # ---- from one to another ----
 
-    def size(self, height: int | None, width: int | None) -> tuple[int, int]:
-        """The picture's (height, width); ValueError names the nearest legal one."""
-        sides = {"height": height, "width": width}
-        native = self.latents.factor * self.denoiser.sample_size
-        for name, side in sides.items():
-            if side is not None and (side < self.latents.factor or side % self.latents.factor):
-                nearest = max(1, round(side / self.latents.factor)) * self.latents.factor
-                raise ValueError(f"{name} {side}: expected a multiple of {self.latents.factor}, such as {nearest}")
-        return height or native, width or native
+    def interpolate(
+        self,
+        prompt_a: str,
+        prompt_b: str,
+        frames: int = 8,
+        seed_b: int | None = None,
+        image_a: Source | None = None,
+        image_b: Source | None = None,
+        strength: float = 0.6,
+        **settings: Unpack[Settings],
+    ) -> list[Image.Image] | Tensor:
+        """Frames on the way from one picture to another: conditions, noises and latents turned by slerp.
 
-    def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
-        """(height, width) in pixels -> (C,H/f,W/f)."""
-        return self.latents.channels, size[0] // self.latents.factor, size[1] // self.latents.factor
+        Both ends are drawn from `seed` (then the noise stands still), or the other end from `seed_b`. Given two
+        pictures, of one size, the frames begin at points between their latents, with `strength` as in
+        `image_to_image`: 0 is a walk through the latents alone.
+        """
+        self._expect("interpolate")
+        if (image_a is None) != (image_b is None):
+            raise ValueError("interpolate takes two pictures or none: expected image_a and image_b")
+        seed = settings.get("seed", 0)
+        if not isinstance(seed, int) or not {"num_images_per_prompt", "prompt_embeds"}.isdisjoint(settings):
+            raise ValueError("interpolate draws one picture a frame: expected one seed, and no embeds or count")
+        if frames < 1:
+            raise ValueError(f"frames {frames}: expected 1 or more")
+        prompts, chosen = [prompt_a] * frames, Settings(**{**settings, "seed": [seed] * frames})  # type: ignore[misc]
+        told: dict[str, Any] = {"prompt_b": prompt_b, **({} if seed_b is None else {"seed_b": seed_b})}
+        if image_a is None or image_b is None:
+            size = self.size(settings.get("height"), settings.get("width"))
+            order = self._ordered(prompts, size, chosen, task="interpolate", **told)
+        else:
+            _, x, size = self._given([prompt_a] * 2, [image_a, image_b], settings)
+            order = self._edit("interpolate", prompts, x, size, chosen, **told).walking(strength)
+            ends = self._encoded(x)
+            order = replace(order, start=Start(path(ends[:1], ends[1:], frames, axes=3), order.walked))
+        return self.draw(self._turned(order, prompt_b, seed_b), size)
 
-    def _noise(self, given: Tensor | None, draws: list[torch.Generator], size: tuple[int, int]) -> Tensor:
-        """The noise that drawing starts from: the caller's, if its shape fits, or each picture's own."""
-        shape = self.latent_shape(size)
-        noise = gaussian(draws, shape) if given is None else given
-        if tuple(noise.shape) != (len(draws), *shape) or not torch.isfinite(noise).all():
-            raise ValueError(f"noise of shape {tuple(noise.shape)}: expected {(len(draws), *shape)}, all of it finite")
-        return noise.to(self.denoiser.device)
+    def _turned(self, order: Order, prompt_b: str, seed_b: int | None) -> Order:
+        """The order with each row's noise and condition a little further on the way to the other prompt and seed."""
+        frames = len(order)
+        noise, last = self.noise(order), max(1, frames - 1)
+        if seed_b is not None:
+            other = gaussian(generators([seed_b]), noise.shape[1:]).to(noise)
+            noise = path(noise[:1], other, frames, axes=3)
+        ends = replace(order.rows([0, -1]), prompts=[order.prompts[0], prompt_b])
+        text = self.conditions(ends)[0].text
+        embeds = None if text is None else path(text[:1], text[1:], frames)
+        shares = [{"share": round(frame / last, 4)} for frame in range(frames)]
+        return replace(order, noise=noise, embeds=embeds, notes=shares)
 
-    def _pictures(
-        self, z_0: Tensor, prompts: list[str], negatives: list[str], seeds: list[int], settings: dict[str, Any]
-    ) -> "list[Image.Image]":
-        """z_0 -> images that tell how they were made."""
-        each = len(seeds) // len(prompts)
-        made = {**settings, "model": self.name, "model_hash": self.hash, "version": f"ldm {__version__}"}
-        return [
-            metadata.attach(image, {"prompt": prompts[i // each], "negative_prompt": negatives[i // each],
-                                    "seed": seeds[i], **made})
-            for i, image in enumerate(self.latents.decode(z_0))
-        ]  # fmt: skip
+    @property
+    def channels_beside(self) -> int:
+        """How many channels the U-Net is shown beside z_t: 0, or those of an inpainting or an editing model."""
+        own = self.latents.channels
+        return getattr(getattr(self.denoiser.unet, "config", None), "in_channels", own) - own
+
+    # ---- inside ----
+
+    def _expect(self, task: str, *beside: int) -> int:
+        """The number of channels that the U-Net is shown beside z_t, which must be one of those the task has."""
+        own, taken = self.latents.channels, self.channels_beside
+        if taken not in (beside or (0,)):
+            tasks = {0: "text_to_image, image_to_image or inpaint", own: "instruct", own + 1: "inpaint"}
+            use = tasks.get(taken, "no task here")
+            raise ValueError(f"{task}: this model is shown {taken} channels beside the noised {own}: that is for {use}")
+        return taken
+
+    def _ordered(
+        self, prompt: str | Sequence[str], size: tuple[int, int], settings: Settings, guides: bool = False, **told: Any
+    ) -> Order:
+        """Prompts and settings -> Order, by this model's defaults; without words, or a null label, nothing guides."""
+        defaults = {name: self.defaults[name] for name in ("num_inference_steps", "guidance_scale")}
+        if settings.get("sampler") is None:
+            defaults["sampler"] = default_sampler(self.scheduler)
+        if self.text is None and not guides:
+            defaults["guidance_scale"] = 1.0
+            if settings.get("guidance_scale") not in (None, 1):
+                raise ValueError(f"guidance scale {settings['guidance_scale']}: this model has no words to guide by")
+        order = ordered(prompt, size, defaults, settings, told)
+        words = "".join(order.prompts + order.negatives)
+        if self.text is None and words:
+            raise ValueError(f"prompt {words[:80]!r}: this model takes no words")
+        if order.embeds is not None and (self.text is None or order.embeds.shape[-1] != self.text.features):
+            wanted = self.text.features if self.text else "no"
+            raise ValueError(f"prompt_embeds of shape {tuple(order.embeds.shape)}: this model takes {wanted} features")
+        return order
+
+    def _edit(
+        self, task: str, prompts: list[str], x: Tensor, size: tuple[int, int], settings: Settings, **told: Any
+    ) -> Order:
+        """The order for pixels x (n,3,H',W') of pictures that have `size` = (H, W)."""
+        padded = (x.shape[-2], x.shape[-1])
+        return self._ordered(prompts, padded, settings, task=task, height=size[0], width=size[1], **told)
+
+    def _given(
+        self, prompt: str | Sequence[str], image: Source | Sequence[Source], settings: Settings
+    ) -> tuple[list[str], Tensor, tuple[int, int]]:
+        """Prompts and pictures -> as many prompts, pixels x (n,3,H',W') with sides that are multiples of f, (H, W)."""
+        height, width = settings.get("height"), settings.get("width")
+        if (height is None) != (width is None):
+            raise ValueError(f"height {height}, width {width}: expected both, or neither for the picture's own size")
+        x = to_pixels(image, size=None if height is None or width is None else (height, width))
+        prompts = [prompt] * len(x) if isinstance(prompt, str) else list(prompt)
+        if len(x) not in (1, len(prompts)):
+            raise ValueError(f"{len(x)} pictures for {len(prompts)} prompts: expected one, or one for each")
+        padded, size = pad(x, self.latents.factor)
+        return prompts, padded, size
+
+    @torch.no_grad()
+    def _encoded(self, x: Tensor, draws: list[Generator] | None = None) -> Tensor:
+        """x (n,3,H,W) -> z_0 (n,C,H/f,W/f): the posterior's mean, or a sample by a generator for each."""
+        with self._working(self.latents):
+            return self.latents.from_pixels(x, draws)
 
 
-def seeds_of(seed: int | Sequence[int] | None, prompts: int, each: int) -> list[int]:
-    """seed, seed + 1, ... for the `each` pictures of each prompt, or the list itself; a random start for None."""
-    if not prompts:
-        raise ValueError('no prompt given; the empty prompt is ""')
-    if each < 1:
-        raise ValueError(f"num_images_per_prompt {each}: expected 1 or more")
-    if seed is None:
-        seed = secrets.randbelow(2**32)
-    if isinstance(seed, SupportsIndex):  # numpy's integers too
-        return [int(seed) + j for j in range(each)] * prompts
-    if len(seed) != prompts * each:
-        raise ValueError(f"{len(seed)} seeds for {prompts * each} pictures")
-    return list(seed)
-
-
-def _matched(negative: str | Sequence[str], prompts: list[str]) -> list[str]:
-    """One negative prompt for each prompt."""
-    if isinstance(negative, str):
-        return [negative] * len(prompts)
-    if len(negative) != len(prompts):
-        raise ValueError(f"{len(negative)} negative prompts for {len(prompts)} prompts")
-    return list(negative)
+def _each(values: Tensor, order: Order) -> Tensor:
+    """One row, or one for each prompt -> one for each picture of the order."""
+    if len(order) % len(values):
+        raise ValueError(f"{len(values)} pictures, masks or labels for {len(order)} pictures")
+    return values.repeat_interleave(len(order) // len(values), dim=0)

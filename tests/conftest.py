@@ -26,12 +26,17 @@ SCHEDULER = {
 }
 
 
-def tiny_pipeline(prediction_type: str = "epsilon") -> LatentDiffusion:
-    """A whole Stable Diffusion in small, with random weights loud enough that every time step changes the picture."""
+def tiny_pipeline(prediction_type: str = "epsilon", **changes) -> LatentDiffusion:
+    """A whole Stable Diffusion in small, with random weights loud enough that every time step changes the picture.
+
+    `changes` are those to the U-Net's config: 9 in_channels make an inpainting model, 8 an editing one.
+    """
     torch.manual_seed(0)
     size = PRESETS["tiny"]
     tokenizer = train_tokenizer(CAPTIONS, size=600, length=16)
-    network, text = unet(size, side=8).eval(), TextEncoder(text_model(size, tokenizer).eval(), tokenizer)
+    network = unet(size, side=8)
+    network = type(network).from_config({**network.config, **changes}).eval()
+    text = TextEncoder(text_model(size, tokenizer).eval(), tokenizer)
     with torch.no_grad():
         for module in (network.time_embedding, network.conv_out, *network.down_blocks):
             for parameter in module.parameters():

@@ -1,5 +1,6 @@
 """noising: the schedules, equality with diffusers' DDPMScheduler, arrays of every kind, faults."""
 
+import json
 import subprocess
 import sys
 from itertools import product
@@ -229,3 +230,10 @@ def test_unknown_names_are_named():
         betas_from_config({"beta_schedule": "sigmoid"})
     with pytest.raises(ValueError, match="eta 1.5"):
         Diffusion(eta=1.5)
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_a_process_is_known_again_by_its_config(prediction):
+    process = Diffusion(cosine(50), prediction)
+    again = Diffusion.from_config(json.loads(json.dumps(process.config())))
+    assert np.array_equal(again.betas, process.betas) and again.prediction_type == prediction

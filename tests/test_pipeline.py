@@ -57,7 +57,7 @@ def test_equals_diffusers(pair, sampler, guidance):
 def test_the_comparison_would_notice_a_time_that_is_off_by_one(pair):
     ours, _ = pair
     z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    cond = ours.condition(["a red apple"])
+    cond = ours.text("a red apple")
     assert (ours.denoiser.output(z, 500, cond) - ours.denoiser.output(z, 501, cond)).abs().max() > 1e-3
 
 

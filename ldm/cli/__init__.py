@@ -2,10 +2,11 @@
 
 import logging
 import sys
+import warnings
 
 import typer
 
-from ldm.cli import evaluate, generate, info, roundtrip, train
+from ldm.cli import convert, edit, evaluate, generate, info, interpolate, roundtrip, train
 
 app = typer.Typer(
     name="ldm",
@@ -15,8 +16,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(generate.generate)
+app.command()(edit.edit)
+app.command()(interpolate.interpolate)
 app.command()(roundtrip.roundtrip)
 app.command()(info.info)
+app.command()(convert.convert)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(train.app, name="train")
 
@@ -24,6 +28,7 @@ app.add_typer(train.app, name="train")
 def main() -> None:
     """Runs a command. Exit status 0 done, 2 bad input (one line on stderr), 130 interrupted."""
     logging.basicConfig(format="ldm: %(message)s", level=logging.WARNING)
+    warnings.formatwarning = lambda message, *_, **__: f"ldm: {message}\n"
     try:
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):

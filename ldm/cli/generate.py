@@ -1,64 +1,65 @@
 """ldm generate: text to image."""
 
 import logging
-import re
 from collections.abc import Iterator
-from itertools import chain
-from itertools import count as count_from
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ldm.cli import options
+from ldm.cli import options, outputs
+from ldm.files import slug
 
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ldm.batch import Job
     from ldm.pipeline import LatentDiffusion
 
-PARAMETERS = ("negative_prompt", "height", "width", "num_inference_steps", "guidance_scale", "sampler")
+PARAMETERS = ("negative_prompt", "height", "width", "num_inference_steps", "guidance_scale", "sampler", "clip_skip")
 KINDS: dict[str, Any] = {
     "prompt": str, "negative_prompt": str, "prompts": list, "count": int, "seed": int, "height": int, "width": int,
-    "num_inference_steps": int, "guidance_scale": (int, float), "sampler": str, "model": str,
+    "num_inference_steps": int, "guidance_scale": (int, float), "sampler": str, "model": str, "clip_skip": int,
 }  # fmt: skip
-AT_ONCE = 16  # pictures in one batch
+PromptsFile = Annotated[
+    Path | None,
+    typer.Option("--prompts", metavar="FILE", help="Many prompts, each with its own settings: .txt, .jsonl or .csv."),
+]
 log = logging.getLogger("ldm")
 
 
 def generate(
     prompts: Annotated[list[str] | None, typer.Argument(metavar="PROMPT...", help="What to draw.")] = None,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", "-o", help="A picture's file; with several pictures, a folder or a name to number."),
-    ] = None,
+    out: options.Out = None,
+    prompts_file: PromptsFile = None,
     model: Annotated[str | None, options.MODEL] = None,
-    negative: Annotated[str | None, typer.Option(help="What not to draw.")] = None,
-    count: Annotated[int | None, typer.Option("--count", "-n", help="Pictures of each prompt.  [default: 1]")] = None,
+    negative: options.Negative = None,
+    count: options.Count = None,
     seed: Annotated[
         int | None, typer.Option(help="Picture j of a prompt is drawn from seed + j.  [default: 0]")
     ] = None,
-    size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, or one number.  [default: the model's]")] = None,
-    steps: Annotated[int | None, typer.Option(help="Evaluations of the network.  [default: the model's]")] = None,
-    guidance: Annotated[
-        float | None, typer.Option(help="Classifier-free guidance scale.  [default: the model's]")
-    ] = None,
-    sampler: Annotated[
-        str | None,
-        typer.Option(
-            help="ddpm, ddim, pndm, euler, euler_a, heun, dpm++2m, dpm++2m_karras, dpm++2m_sde, unipc or lcm. "
-            " [default: the model's]"
-        ),
-    ] = None,
+    size: options.Size = None,
+    steps: options.Steps = None,
+    guidance: options.Guidance = None,
+    sampler: options.Sampler = None,
+    clip_skip: Annotated[int | None, typer.Option(help="Layers of the text encoder to leave out.")] = None,
+    no_weights: Annotated[bool, typer.Option("--no-weights", help="Read (brackets:1.3) as they stand.")] = False,
+    lora: options.Lora = None,
+    embedding: options.Embedding = None,
     grid: Annotated[bool, typer.Option("--grid", help="One contact sheet of all pictures.")] = False,
     from_image: Annotated[
         Path | None, typer.Option(help="Repeat the picture in this file; other options change what they name.")
     ] = None,
-    no_metadata: Annotated[bool, typer.Option("--no-metadata", help="Do not write what made the picture.")] = False,
+    memory: options.Memory = "auto",
+    no_metadata: options.NoMetadata = False,
     device: options.Device = "auto",
     dtype: options.DType = "float32",
 ) -> None:
     """Draws pictures from words.
+
+    With `--prompts`, pictures that are there already are skipped, manifest.jsonl in the folder gets a line for each,
+    and one that fails does not stop the others. Started by `torchrun -m ldm generate ...` or `accelerate launch`,
+    each process draws its share.
 
     **Examples**
 
@@ -67,51 +68,101 @@ def generate(
     ldm generate "a cat face" "a dog face left of a tulip" -n 4 --grid -o sheet.png
 
     ldm generate --from-image apple.png --seed 7 -o another.png
+
+    ldm generate --prompts prompts.txt -o pictures/
     """
     told = _told(from_image)
-    prompts = prompts or told.get("prompts") or [told[key] for key in ("prompt",) if key in told]
-    if not prompts:
-        raise typer.BadParameter('expected a prompt, such as "a red apple", or --from-image')
+    width, height = options.size_of(size)
+    asked = dict(zip(PARAMETERS, (negative, height, width, steps, guidance, sampler, clip_skip), strict=True))
+    settings = {key: told.get(key) if value is None else value for key, value in asked.items()}
+    settings = {key: value for key, value in settings.items() if value is not None}
+    settings |= {"prompt_weights": False} if no_weights or told.get("prompt_weights") is False else {}
     count = told.get("count", 1) if count is None else count
     options.at_least_one(count=count)
-    width, height = options.size_of(size)
-    asked = dict(zip(PARAMETERS, (negative, height, width, steps, guidance, sampler), strict=True))
-    settings = {key: told.get(key) if value is None else value for key, value in asked.items()}
     seed = told.get("seed", 0) if seed is None else seed
-    grid = grid or "prompts" in told
-    paths = _paths(out, prompts, count, seed, grid)
+    if prompts_file is not None:
+        if prompts or from_image or grid:
+            raise ValueError("--prompts: expected no other prompts, no --from-image and no --grid beside it")
+        jobs = _listed(prompts_file, out or Path(), {**settings, "count": count, "seed": seed})
+    else:
+        prompts = prompts or told.get("prompts") or [told[key] for key in ("prompt",) if key in told]
+        if not prompts:
+            raise typer.BadParameter('expected a prompt, such as "a red apple", or --prompts, or --from-image')
+        grid = grid or "prompts" in told
+        jobs = _asked(prompts, out, count, seed, grid, settings)
 
-    from ldm.metadata import save
-    from ldm.pipeline import LatentDiffusion
-
-    source = model or told.get("model") or "emoji"
-    pipeline = LatentDiffusion.from_pretrained(source, options.device_of(device), options.dtype_of(dtype))
+    pipeline = options.pipeline_of(model or told.get("model") or "emoji", device, dtype, memory, lora, embedding)
     if told.get("model_hash") not in (None, pipeline.hash):
         log.warning("%s was made by other weights, %s; these are %s", from_image, told["model_hash"], pipeline.hash)
-    images = _drawn(pipeline, prompts, count, seed, {k: v for k, v in settings.items() if v is not None})
-    for image, path in zip([_sheet(list(images), prompts, count)] if grid else images, paths, strict=True):
-        path.parent.mkdir(exist_ok=True)
-        save(image, path, metadata=not no_metadata)
-        print(path)
+    if prompts_file is not None:
+        _draw_listed(pipeline, jobs, out or Path(), not no_metadata)
+        return
+    images = _drawn(pipeline, jobs)
+    drawn = [(_sheet(list(images), prompts or [], count), jobs[0])] if grid else zip(images, jobs, strict=True)
+    for image, job in drawn:
+        outputs.save_all([image], [job.path], not no_metadata)
 
 
-def _drawn(
-    pipeline: "LatentDiffusion", prompts: list[str], count: int, seed: int, settings: dict[str, Any]
-) -> Iterator["Image.Image"]:
-    """All pictures, AT_ONCE at a time, under one progress bar."""
-    from tqdm import tqdm
+def _asked(
+    prompts: list[str], out: Path | None, count: int, seed: int, grid: bool, settings: dict[str, Any]
+) -> "list[Job]":
+    """The command line's own prompts -> this process's share of them; a grid is drawn by one process."""
+    from ldm.batch import Job, share
 
-    asked = [(prompt, seed + j) for prompt in prompts for j in range(count)]
-    batches = [asked[start : start + AT_ONCE] for start in range(0, len(asked), AT_ONCE)]
-    with tqdm(unit="step", disable=None, delay=2) as bar:
+    names = [slug(prompt) for prompt in prompts]
+    if grid:
+        sheet = (out or Path()) / f"{names[0]}-grid.png" if outputs.is_folder(out or Path()) else out
+        paths = [options.writable_picture(sheet or Path())] * len(prompts) * count
+    else:
+        paths = outputs.paths_of(out, names, count, seed)
+    alike = dict(settings)
+    negative = alike.pop("negative_prompt", "")
+    rows = [(prompt, seed + j) for prompt in prompts for j in range(count)]
+    jobs = [Job(path, *row, negative, alike) for path, row in zip(paths, rows, strict=True)]
+    return jobs if grid else share(jobs)
 
-        def shown(step: int, total: int, t: float, z_0: Any) -> None:
-            bar.total = total * len(batches)
-            bar.update()
 
-        for batch in batches:
-            some, seeds = zip(*batch, strict=True)
-            yield from pipeline.text_to_image(some, seed=seeds, callback=shown, **settings)  # type: ignore[misc]
+def _listed(file: Path, out: Path, common: dict[str, Any]) -> "list[Job]":
+    """A file's prompts -> this process's share of them, their folder made."""
+    from ldm import batch
+
+    if not outputs.is_folder(out):
+        raise ValueError(f"{out}: --prompts writes many pictures: expected a folder")
+    jobs = batch.read(file, out, common)
+    for job in jobs:
+        options.writable_picture(job.path)
+    out.mkdir(exist_ok=True)
+    return batch.share(jobs)
+
+
+def _drawn(pipeline: "LatentDiffusion", jobs: "list[Job]") -> "Iterator[Image.Image]":
+    """The pictures of all jobs in their order, under one progress bar."""
+    from ldm.batch import batches, together
+
+    groups = batches(jobs)
+    with outputs.stepping(len(groups)) as shown:
+        for group in groups:
+            yield from together(pipeline, group, shown)
+
+
+def _draw_listed(pipeline: "LatentDiffusion", jobs: "list[Job]", out: Path, metadata: bool) -> None:
+    """Draws what is not there yet, a line in the manifest for each; ValueError at the end if any failed."""
+    from ldm import batch
+
+    missing = [job for job in jobs if not job.done(pipeline.hash)]
+    failed = 0
+    with outputs.stepping(len(batch.batches(missing))) as shown:
+        for job, result in batch.drawn(pipeline, missing, shown):
+            if isinstance(result, Exception):
+                failed += 1
+                log.warning("%s: %s", job.path, result)
+            else:
+                outputs.save_all([result], [job.path], metadata)
+            batch.note(out / "manifest.jsonl", job, result)
+    if len(missing) < len(jobs):
+        log.warning("%d of %d pictures were there already", len(jobs) - len(missing), len(jobs))
+    if failed:
+        raise ValueError(f"{failed} of {len(missing)} pictures failed; {out / 'manifest.jsonl'} says why")
 
 
 def _sheet(images: list["Image.Image"], prompts: list[str], count: int) -> "Image.Image":
@@ -134,40 +185,15 @@ def _told(path: Path | None) -> dict[str, Any]:
     told = found["ldm"] or (metadata.parse(found["parameters"]) if found["parameters"] else {})
     if not told:
         raise ValueError(f"{path} does not say how it was made")
+    if told.get("task") not in (None, "unconditional"):
+        raise ValueError(
+            f"{path} was made by {told['task']}, from more than words: it cannot be repeated from this file"
+        )
     for key in told.keys() & KINDS.keys():
         if not isinstance(told[key], KINDS[key]):
             raise ValueError(f"{path} says {key} {told[key]!r}, which cannot be")
     if not found["ldm"]:
         told.pop("model", None)  # another program's name for its own file
-    if told.get("model") and told["model"] not in checkpoints.embedded() and not Path(told["model"]).is_dir():
+    if told.get("model") and told["model"] not in checkpoints.embedded() and not Path(told["model"]).exists():
         raise ValueError(f"{path} was made by {told['model']!r}, which is not here; choose one by --model")
     return told
-
-
-def _paths(out: Path | None, prompts: list[str], count: int, seed: int, grid: bool) -> list[Path]:
-    """Where each picture goes, all of them checked before anything is drawn."""
-    names = _unlike([_name(prompt) for prompt in prompts])
-    out = out or Path()
-    into_folder = out.is_dir() or not out.suffix
-    if grid and into_folder:
-        paths = [out / f"{names[0]}-grid.png"]
-    elif into_folder:
-        paths = [out / f"{name}-{seed + j}.png" for name in names for j in range(count)]
-    elif grid or len(prompts) * count == 1:
-        paths = [out]
-    else:
-        paths = [out.with_stem(f"{out.stem}-{i}") for i in range(len(prompts) * count)]
-    return [options.writable_picture(path) for path in paths]
-
-
-def _name(prompt: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", prompt.lower()).strip("-")[:60] or "picture"
-
-
-def _unlike(names: list[str]) -> list[str]:
-    """Names made different by a number where they repeat."""
-    taken: list[str] = []
-    for name in names:
-        numbered = (f"{name}-{i}" for i in count_from(2))
-        taken.append(next(n for n in chain([name], numbered) if n not in taken))
-    return taken

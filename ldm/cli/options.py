@@ -9,11 +9,38 @@ import typer
 if TYPE_CHECKING:
     import torch
 
-MODEL = typer.Option("--model", "-m", help="Embedded name, folder in diffusers' layout, or hub id.")
+    from ldm.pipeline import LatentDiffusion
+
+MODEL = typer.Option("--model", "-m", help="Embedded name, folder in diffusers' layout, single file, or hub id.")
 Model = Annotated[str, MODEL]
 Device = Annotated[str, typer.Option(help="cuda, mps, cpu, or auto: the first of them that is here.")]
 DType = Annotated[str, typer.Option(help="float32, bfloat16 or float16.")]
 Seed = Annotated[int, typer.Option(help="Picture j of a prompt is drawn from seed + j.")]
+Out = Annotated[
+    Path | None,
+    typer.Option("--out", "-o", help="A picture's file; with several pictures, a folder or a name to number."),
+]
+Size = Annotated[str | None, typer.Option(help="WIDTHxHEIGHT, or one number.  [default: the model's]")]
+Negative = Annotated[str | None, typer.Option(help="What not to draw.")]
+Count = Annotated[int | None, typer.Option("--count", "-n", help="Pictures of each prompt.  [default: 1]")]
+Steps = Annotated[int | None, typer.Option(help="Evaluations of the network.  [default: the model's]")]
+Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance scale.  [default: the model's]")]
+Sampler = Annotated[
+    str | None,
+    typer.Option(
+        help="ddpm, ddim, pndm, euler, euler_a, heun, dpm++2m, dpm++2m_karras, dpm++2m_sde, unipc or lcm. "
+        " [default: the model's]"
+    ),
+]
+Lora = Annotated[list[str] | None, typer.Option(metavar="FILE[:SCALE]", help="A LoRA to add; may be repeated.")]
+Embedding = Annotated[
+    list[str] | None,
+    typer.Option(metavar="FILE", help="A textual inversion to add; its name stands for it in prompts."),
+]
+Memory = Annotated[
+    str, typer.Option(help="auto; low: the text encoder leaves the device when it has read; min: every part does.")
+]
+NoMetadata = Annotated[bool, typer.Option("--no-metadata", help="Do not write what made the picture.")]
 Json = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file; - for standard output.")]
 
 
@@ -37,6 +64,30 @@ def dtype_of(name: str) -> "torch.dtype":
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     one_of("--dtype", name, dtypes)
     return dtypes[name]
+
+
+def pipeline_of(
+    model: str, device: str, dtype: str, memory: str, loras: list[str] | None, embeddings: list[str] | None
+) -> "LatentDiffusion":
+    """A model with what is added to it, on its device."""
+    from ldm.pipeline import LatentDiffusion
+
+    one_of("--memory", memory, ("auto", "low", "min"))
+    pipeline = LatentDiffusion.from_pretrained(model, device_of(device), dtype_of(dtype), memory)  # type: ignore[arg-type]
+    for lora in loras or []:
+        pipeline.load_lora(*scaled(lora))
+    for embedding in embeddings or []:
+        pipeline.load_embedding(embedding)
+    return pipeline
+
+
+def scaled(text: str) -> tuple[str, float]:
+    """ "file.safetensors:0.8" -> file and scale; without a number the scale is 1."""
+    path, _, scale = text.rpartition(":")
+    try:
+        return (path, float(scale)) if path else (text, 1.0)
+    except ValueError:
+        return text, 1.0
 
 
 def size_of(text: str | None) -> tuple[int | None, int | None]:

@@ -1,0 +1,95 @@
+"""ldm edit: from a picture to a picture."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ldm.cli import options, outputs
+from ldm.files import slug
+
+
+def edit(
+    image: Annotated[str, typer.Argument(metavar="IMAGE", help="A file or an http(s) address.")],
+    prompt: Annotated[str, typer.Argument(help="What to draw; for an editing model, what to do.")] = "",
+    out: options.Out = None,
+    mask: Annotated[
+        str | None, typer.Option(help="White where to draw; all other pixels are kept. A file or an address.")
+    ] = None,
+    strength: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of noise and steps: 0 keeps the picture, 1 forgets it.  [default: 0.6; with --mask 1]"
+        ),
+    ] = None,
+    exact_steps: Annotated[bool, typer.Option("--exact-steps", help="Run all steps, on the shorter way.")] = False,
+    feather: Annotated[
+        int | None, typer.Option(help="Pixels over which the mask fades.  [default: a latent's]")
+    ] = None,
+    image_guidance: Annotated[
+        float, typer.Option(help="How much of the picture an editing model (InstructPix2Pix) keeps.")
+    ] = 1.5,
+    model: options.Model = "emoji",
+    negative: options.Negative = None,
+    count: options.Count = None,
+    seed: options.Seed = 0,
+    size: Annotated[
+        str | None, typer.Option(help="WIDTHxHEIGHT to stretch to first.  [default: the picture's]")
+    ] = None,
+    steps: options.Steps = None,
+    guidance: options.Guidance = None,
+    sampler: options.Sampler = None,
+    lora: options.Lora = None,
+    embedding: options.Embedding = None,
+    memory: options.Memory = "auto",
+    no_metadata: options.NoMetadata = False,
+    device: options.Device = "auto",
+    dtype: options.DType = "float32",
+) -> None:
+    """Draws over a picture, or into the white of a mask; the result has the picture's own size.
+
+    A model that was made for editing or for inpainting is used as such.
+
+    **Examples**
+
+    ldm edit photo.jpg "a red apple" --strength 0.7 -o apple.png
+
+    ldm edit photo.jpg "a cat face" --mask mask.png -n 4 -o cats/
+
+    ldm edit photo.jpg --strength 0.4 -n 8 -o variations/
+
+    ldm edit photo.jpg "make it snow" --model path/to/instruct-pix2pix
+    """
+    count = 1 if count is None else count
+    options.at_least_one(count=count)
+    width, height = options.size_of(size)
+    name = f"{Path(image).stem or 'picture'}-{slug(prompt) if prompt else 'variation'}"
+    paths = outputs.paths_of(out, [name], count, seed)
+
+    pipeline = options.pipeline_of(model, device, dtype, memory, lora, embedding)
+    task, more = _task(pipeline, mask, strength, exact_steps, feather, image_guidance)
+    asked = {
+        "negative_prompt": negative, "height": height, "width": width, "num_inference_steps": steps,
+        "guidance_scale": 1.0 if guidance is None and not prompt else guidance, "sampler": sampler,
+    }  # fmt: skip
+    chosen = {key: value for key, value in asked.items() if value is not None}
+    with outputs.stepping() as shown:
+        images = task(prompt, image, seed=seed, num_images_per_prompt=count, callback=shown, **more, **chosen)
+    outputs.save_all(images, paths, metadata=not no_metadata)
+
+
+def _task(
+    pipeline: Any,
+    mask: str | None,
+    strength: float | None,
+    exact_steps: bool,
+    feather: int | None,
+    image_guidance: float,
+) -> tuple[Any, dict[str, Any]]:
+    """What this model does with what was given, and the arguments that this task takes."""
+    if pipeline.channels_beside == pipeline.latents.channels and mask is None:
+        return pipeline.instruct, {"image_guidance_scale": image_guidance}
+    walk = {"exact_steps": exact_steps, **({} if strength is None else {"strength": strength})}
+    if mask is None:
+        return pipeline.image_to_image, walk
+    return pipeline.inpaint, {"mask": mask, "feather": feather, **walk}
