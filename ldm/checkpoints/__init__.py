@@ -101,7 +101,7 @@ def load(source: str | Path, prediction_type: str | None = None) -> Parts:
     Raises FileNotFoundError where there is no such model, CheckpointError where it cannot be used: one line.
     """
     parts = parts_of(read(source, prediction_type), source)
-    return parts if str(source) in embedded() else settled(parts)
+    return parts if str(source) in embedded() and prediction_type is None else settled(parts)
 
 
 def parts_of(contents: Contents, source: str | Path) -> Parts:

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -232,6 +233,7 @@ def _write_module(contents: Contents, part: str, folder: Path) -> None:
 def _index(contents: Contents) -> dict[str, Any]:
     unet = contents.configs["unet"]
     parts: dict[str, Any] = {
+        "_diffusers_version": version("diffusers"),  # its inpainting pipeline does not load without
         "vae": ["diffusers", "AutoencoderKL"],
         "unet": ["diffusers", unet.get("_class_name", "UNet2DConditionModel")],
         "scheduler": ["diffusers", contents.configs["scheduler"]["_class_name"]],

@@ -55,7 +55,7 @@ def guessed(file: File, family: str, channels: int) -> Decision:
     """What published models of this architecture emit: v only where 2.x draws from text alone, and not its base."""
     if family == "sd1" or channels != 4:
         task = TASKS.get(channels, f"{channels}-channel")
-        return Decision("epsilon", f"as every published {task} model of this family", sure=False)
+        return Decision("epsilon", f"as Stability's and CompVis' own {task} models of this family", sure=False)
     if file.global_step in STEPS:
         return Decision(STEPS[file.global_step], f"the file's step {file.global_step}, as published", sure=False)
     return Decision("v_prediction", "as 2.x at 768 pixels; its base models at 512 emit epsilon", sure=False)

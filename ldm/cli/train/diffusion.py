@@ -1,28 +1,14 @@
-"""ldm train: one command for each kind of model. To resume, run the same command again."""
+"""ldm train diffusion: latents and captions -> a U-Net and a text encoder."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ldm.cli import options
+from ldm.cli.train.plan import Batch, Out, Precision, Rate, RunSeed, Save, Side, Steps, Warmup, Workers, plan_of
 
 if TYPE_CHECKING:
     from ldm.latents import LatentSpace
-    from ldm.training.loop import Plan
-
-app = typer.Typer(help="Training; to resume, run the same command again.")
-
-Out = Annotated[Path, typer.Option("--out", "-o", help="Folder for the model, the log, samples and the checkpoint.")]
-Side = Annotated[int, typer.Option(help="Height and width of the pictures.")]
-Steps = Annotated[int, typer.Option(help="Optimiser steps.")]
-Batch = Annotated[int, typer.Option("--batch-size", help="Pictures in one step.")]
-Rate = Annotated[float, typer.Option("--learning-rate", help="The highest; a cosine to 0 follows the warm-up.")]
-Warmup = Annotated[int, typer.Option(help="Steps in which the learning rate rises.")]
-Precision = Annotated[str, typer.Option("--mixed-precision", help="no or bf16.")]
-Workers = Annotated[int, typer.Option(help="Processes that prepare pictures.")]
-Save = Annotated[int, typer.Option("--save-every", help="Steps between checkpoints.")]
-RunSeed = Annotated[int, typer.Option("--seed", help="Of weights, order and noise.")]
 
 SHOWN = [
     "a red apple", "a cat face", "a dog face on a blue background", "a rocket", "three bananas", "a small pizza",
@@ -30,41 +16,6 @@ SHOWN = [
 ]  # fmt: skip
 
 
-@app.command()
-def vae(
-    out: Out,
-    preset: Annotated[str, typer.Option(help="small (f4, 1.4 M parameters) or tiny (for tests).")] = "small",
-    side: Side = 64,
-    steps: Steps = 3000,
-    batch_size: Batch = 16,
-    learning_rate: Rate = 1.5e-3,
-    warmup: Warmup = 100,
-    kl_weight: Annotated[float, typer.Option(help="Weight of the KL divergence, a mean over latents.")] = 5e-4,
-    init: Annotated[str | None, typer.Option(help="Folder of an autoencoder to start from.")] = None,
-    mixed_precision: Precision = "no",
-    workers: Workers = 0,
-    save_every: Save = 400,
-    seed: RunSeed = 0,
-) -> None:
-    """Trains an AutoencoderKL on emoji scenes; OUT/vae is in diffusers' layout, its latents of unit variance.
-
-    **Example**
-
-    ldm train vae --out runs/vae --steps 3000
-
-    ldm train vae --out runs/vae2 --init runs/vae/vae --steps 1600 --learning-rate 1e-3 --seed 1
-    """
-    from ldm.data.emoji import EmojiScenes
-    from ldm.training.vae import PRESETS, train_vae
-
-    options.one_of("--preset", preset, PRESETS)
-    options.at_least_one(side=side)
-    plan = _plan(steps, batch_size, learning_rate, warmup, 0.998, seed, mixed_precision, workers, save_every)
-    train_vae(out, EmojiScenes(side, seed), plan, preset, side, kl_weight, init)
-    print(out / "vae")
-
-
-@app.command()
 def diffusion(
     out: Out,
     vae: Annotated[str | None, typer.Option(help="The autoencoder; by default --init's.")] = None,
@@ -97,7 +48,7 @@ def diffusion(
     from ldm.training.cache import cached, encode_dataset
     from ldm.training.diffusion import PRESETS, train_diffusion
 
-    plan = _plan(steps, batch_size, learning_rate, warmup, 0.9995, seed, mixed_precision, workers, save_every)
+    plan = plan_of(steps, batch_size, learning_rate, warmup, 0.9995, seed, mixed_precision, workers, save_every)
     options.one_of("--preset", preset, PRESETS)
     options.at_least_one(samples=samples, side=side)
     latents_of = vae or init
@@ -134,15 +85,3 @@ def _pipeline(space: "LatentSpace", unet: Any, text: Any) -> Any:
 
     defaults = {"num_inference_steps": 20, "guidance_scale": 5.0}
     return LatentDiffusion(space, Denoiser(unet, Diffusion.from_config(SCHEDULER)), text, SCHEDULER, defaults)
-
-
-def _plan(
-    steps: int, batch: int, rate: float, warmup: int, ema: float, seed: int, precision: str, workers: int, save: int
-) -> "Plan":
-    from ldm.training.loop import Plan
-
-    options.at_least_one(steps=steps, batch_size=batch, save_every=save)
-    options.one_of("--mixed-precision", precision, ("no", "bf16"))
-    return Plan(
-        steps, batch, rate, warmup, ema=ema, seed=seed, mixed_precision=precision, workers=workers, save_every=save
-    )

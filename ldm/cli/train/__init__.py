@@ -1,0 +1,10 @@
+"""ldm train: one command for each kind of model. To resume, run the same command again."""
+
+import typer
+
+from ldm.cli.train.diffusion import diffusion
+from ldm.cli.train.vae import vae
+
+app = typer.Typer(help="Training; to resume, run the same command again.")
+app.command()(vae)
+app.command()(diffusion)
