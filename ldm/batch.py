@@ -79,6 +79,8 @@ def read(path: Path, folder: Path, common: Mapping[str, Any]) -> list[Job]:
     readers = {".txt": _texts, ".jsonl": _objects, ".csv": _table}
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path}: expected a file of prompts that ends in {', '.join(readers)}")
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no file of prompts there")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:

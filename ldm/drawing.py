@@ -193,7 +193,7 @@ class Drawing:
         notes = order.notes[row] if order.notes else {}
         model: dict[str, Any] = {"model": self.name, "model_hash": self.hash, "version": f"ldm {__version__}"}
         model |= {"loras": self.loras.scales} if self.loras.scales else {}
-        return words | order.settings() | notes | {"scale": torch.as_tensor(self.latents.scale).tolist()} | model
+        return words | order.settings() | notes | {"scale": torch.as_tensor(self.latents.scale, dtype=torch.float64).tolist()} | model
 
     def _leaves(self, part: Any) -> bool:
         return self.memory == "min" or (self.memory == "low" and part is self.text)

@@ -3,12 +3,14 @@
     x --encoder--> raw --(raw - shift) * scale--> z_0 --z_0 / scale + shift--> raw --decoder--> x
 
 Whoever encodes also scales: nothing outside of this file knows a scale. Results are float32, on the autoencoder's
-device, and finite: an image that overflows is done once more in float32, and is an error if that does not help.
+device, and finite: an image that overflows is done once more in float32, and is an error if that does not help
+(`ldm.precision`). Without gradients a picture that is large is done in tiles, to the same result (`ldm.tiling`).
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import warnings
@@ -20,12 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
-from torch.func import functional_call
 
 from ldm.files import write_json
 from ldm.images import Range, Source, crop, pad, to_images, to_pixels
+from ldm.precision import NonFiniteError, Part, decoding, encoding, home, lost, numbered, plain, precise
 from ldm.roundtrip import Pair, RoundTrip, roundtrip
+from ldm.tiling import Tiling, in_pieces, ladder, out_of_memory
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -33,20 +37,13 @@ if TYPE_CHECKING:
 # The inverse standard deviation of the latents of Stable Diffusion's f8 KL autoencoder, over a first batch of pictures:
 # times this their variance is about 1, as a diffusion process expects (Rombach et al. 2022, section 4.3.2, appendix G).
 SCALE = 0.18215
-LOGVAR_FLOOR = -30.0  # diffusers' own; a deterministic encoder has it everywhere
 EXPECTED_STD = (0.7, 1.4)  # outside of this the scale does not fit the pictures
 PROBE = 64  # pixels
 
 Affine: TypeAlias = "float | Tensor"  # one number, or (C,) one for each channel
-Part: TypeAlias = "Callable[[Any, Tensor], Tensor]"  # `encoding` or `decoding`
+Way: TypeAlias = "Callable[[Any, Part, Tensor], Tensor]"  # to run a part: `plain`, `precise`, or the one then the other
 
-
-class NonFiniteError(ValueError):
-    """NaN or infinite values where a picture or latents should be, in float32 too; `index` is that of the image."""
-
-    def __init__(self, name: str, side: str, index: int):
-        super().__init__(f"{name}: {side} gives NaN or infinite values, in float32 too")
-        self.side, self.index = side, index
+log = logging.getLogger("ldm")
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,12 @@ class LatentSpace:
     `shift` are a number or (C,) numbers: the argument, else what the autoencoder's config names (scaling_factor,
     shift_factor, latents_mean, latents_std, as diffusers uses them), else SCALE and 0. `factor` f is the number of
     pixels to a latent along each side; where neither the argument nor the config tells, it is found by encoding once.
-    ValueError for a scale that is 0, not finite, or not one for each channel.
+
+    `memory` is "auto": pictures above 2.5 megapixels go in tiles, and a batch that is larger in parts; "low": one by
+    one, and in tiles above 1 megapixel; "min": in small tiles whenever larger than one; or a `tiling.Tiling`. Whichever
+    it is, memory that runs out leads to smaller pieces from there on, until `memory` is set again.
+
+    ValueError for a scale that is 0, not finite, or not one for each channel, and for an unknown `memory`.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class LatentSpace:
         scale: float | Sequence[float] | Tensor | None = None,
         shift: float | Sequence[float] | Tensor | None = None,
         factor: int | None = None,
+        memory: str | Tiling = "auto",
     ):
         self.autoencoder = autoencoder
         self._told: set[tuple[Part, torch.dtype]] = set()
@@ -86,16 +89,27 @@ class LatentSpace:
             raise ValueError(f"scale {scale}: expected no 0")
         if factor is not None:
             self.factor = factor
+        self.memory = memory
         for name, value in (("scale", self.scale), ("shift", self.shift)):
             if isinstance(value, Tensor) and len(value) != self.channels:
                 raise ValueError(f"{name} of {len(value)} numbers for {self.channels} channels")
 
     @classmethod
-    def from_pretrained(cls, source: str | os.PathLike[str], subfolder: str | None = None) -> LatentSpace:
-        """An embedded name, a folder (of a pipeline or of the autoencoder alone), or a hub id."""
+    def from_pretrained(
+        cls,
+        source: str | os.PathLike[str],
+        subfolder: str | None = None,
+        scale: float | Sequence[float] | Tensor | None = None,
+        shift: float | Sequence[float] | Tensor | None = None,
+        memory: str | Tiling = "auto",
+    ) -> LatentSpace:
+        """An embedded name, a folder (of a pipeline or of the autoencoder alone), a single file, or a hub id.
+
+        `scale` and `shift` win over what the weights' config says.
+        """
         from ldm.checkpoints import load_vae
 
-        return cls(load_vae(os.fspath(source), subfolder))
+        return cls(load_vae(os.fspath(source), subfolder), scale, shift, memory=memory)
 
     @classmethod
     def identity(cls) -> LatentSpace:
@@ -130,6 +144,18 @@ class LatentSpace:
         return to_images(x if size is None else crop(x, size))
 
     @torch.no_grad()
+    def preview(self, z: Tensor) -> list[Image.Image]:
+        """z_0 (B,C,h,w) -> B sketches of (h f, w f): a colour for each latent, by a linear map, at next to no cost.
+
+        Shows what is where and in which tone, no more. The map is fitted once, to what this space's decoder makes of a
+        few patchworks.
+        """
+        self._expect_latents(z)
+        colours = self._colours.to(z.device)
+        x = torch.einsum("bchw,cd->bdhw", z.float(), colours[:-1]) + colours[-1].view(3, 1, 1)
+        return to_images(F.interpolate(x, scale_factor=self.factor))
+
+    @torch.no_grad()
     def reconstruct(self, images: Source | Sequence[Source]) -> list[Image.Image]:
         """source or list -> what the autoencoder makes of each, at its own size."""
         pictures = []
@@ -144,9 +170,9 @@ class LatentSpace:
         x = to_pixels(image, value_range=value_range)
         if len(x) != 1:
             raise ValueError(f"{len(x)} pictures: a round trip is made with one at a time")
-        scale, shift = (_column(value, self._home(x)) for value in (self.scale, self.shift))
+        scale, shift = (_column(value, home(self.autoencoder, x)) for value in (self.scale, self.shift))
         with _naming(image):
-            return roundtrip(x, *self._pair(self._plain), scale, shift, precise=self._pair(self._precise))
+            return roundtrip(x, *self._pair(plain), scale, shift, precise=self._pair(precise))
 
     # ---- x <-> z_0, differentiable ----
 
@@ -161,8 +187,7 @@ class LatentSpace:
 
     def to_pixels(self, z: Tensor) -> Tensor:
         """z_0 (B,C,h,w) -> pixels (B,3,h f,w f), about [-1,1] and not clamped. Differentiable."""
-        if z.ndim != 4 or z.shape[1] != self.channels:
-            raise ValueError(f"latents of shape {tuple(z.shape)}: expected (B,{self.channels},h,w)")
+        self._expect_latents(z)
         return self._run(decoding, self.unscaled(z))
 
     def posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -178,6 +203,10 @@ class LatentSpace:
     def unscaled(self, z: Tensor) -> Tensor:
         """z_0 (B,C,h,w) -> raw latents, as the autoencoder itself has them: z_0 / scale + shift."""
         return z / _column(self.scale, z) + _column(self.shift, z)
+
+    def _expect_latents(self, z: Tensor) -> None:
+        if z.ndim != 4 or z.shape[1] != self.channels:
+            raise ValueError(f"latents of shape {tuple(z.shape)}: expected (B,{self.channels},h,w)")
 
     # ---- facts ----
 
@@ -195,7 +224,17 @@ class LatentSpace:
     @cached_property
     def _probed(self) -> torch.Size:
         with torch.no_grad():
-            return self._plain(encoding, torch.zeros(1, 3, PROBE, PROBE))[:, 0].shape
+            return plain(self.autoencoder, encoding, torch.zeros(1, 3, PROBE, PROBE))[:, 0].shape
+
+    @cached_property
+    @torch.no_grad()
+    def _colours(self) -> Tensor:
+        """(C+1,3): what each channel of z_0, and 1, add to red, green and blue; least squares over patchworks."""
+        z = self.from_pixels(_patchworks(self.factor))
+        x = F.avg_pool2d(self.to_pixels(z), self.factor)
+        known = torch.cat([z, torch.ones_like(z[:, :1])], dim=1)
+        places = (values.movedim(1, -1).flatten(0, -2).double().cpu() for values in (known, x))
+        return torch.linalg.lstsq(*places, driver="gelsd").solution.float()
 
     @torch.no_grad()
     def statistics(self, images: Iterable[Source]) -> Statistics:
@@ -224,6 +263,16 @@ class LatentSpace:
 
     # ---- moving and keeping ----
 
+    @property
+    def memory(self) -> str | Tiling:
+        """How much is run at once."""
+        return self._memory
+
+    @memory.setter
+    def memory(self, memory: str | Tiling) -> None:
+        ladder(memory, 1 if isinstance(memory, str) else self.factor)  # refuses what it does not know; names always fit
+        self._memory, self._step = memory, 0
+
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> LatentSpace:
         """Moves the autoencoder, where it is one that can be moved; returns this space."""
         if isinstance(self.autoencoder, nn.Module):
@@ -249,26 +298,31 @@ class LatentSpace:
     def _scaled(self, raw: Tensor) -> Tensor:
         return (raw - _column(self.shift, raw)) * _column(self.scale, raw)
 
-    def _pair(self, run: Callable[[Part, Tensor], Tensor]) -> Pair:
+    def _pair(self, run: Way) -> Pair:
         """encode and decode as `ldm.roundtrip` wants them, by one way to run the autoencoder."""
 
         def encode(x: Tensor) -> Tensor:
-            return self._scaled(run(encoding, pad(x, self.factor)[0])[:, 0])
+            return self._scaled(self._within_memory(run, encoding, pad(x, self.factor)[0])[:, 0])
 
-        return encode, lambda z: run(decoding, self.unscaled(z))
+        return encode, lambda z: self._within_memory(run, decoding, self.unscaled(z))
 
     def _run(self, part: Part, x: Tensor) -> Tensor:
+        """x -> the part's result, finite and within memory."""
+        return self._within_memory(self._finite, part, x)
+
+    def _finite(self, autoencoder: Any, part: Part, x: Tensor) -> Tensor:
         """x -> the part's result, finite: images that overflow are redone in float32, else NonFiniteError."""
-        result = self._plain(part, x)
-        lost = _lost(result)
-        if not lost:
+        result = plain(autoencoder, part, x)
+        again = lost(result)
+        if not again:
             return result
         if torch.is_grad_enabled():  # then all are redone: in the gradient, 0 times the replaced infinity is NaN
-            result = self._precise(part, x)
+            result = precise(autoencoder, part, x)
         else:
-            redone = self._precise(part, x[lost], lost)
-            result = result.index_copy(0, torch.tensor(lost, device=result.device), redone)
-        self._tell(part, self._home(x).dtype)
+            with numbered(again):
+                redone = precise(autoencoder, part, x[again])
+            result = result.index_copy(0, torch.tensor(again, device=result.device), redone)
+        self._tell(part, home(autoencoder, x).dtype)
         return result
 
     def _tell(self, part: Part, dtype: torch.dtype) -> None:
@@ -279,44 +333,26 @@ class LatentSpace:
             message = f"{name} overflowed in {str(dtype).removeprefix('torch.')}, redone in float32"
             warnings.warn(message, RuntimeWarning, stacklevel=3)
 
-    def _plain(self, part: Part, x: Tensor) -> Tensor:
-        """x -> the part's result, computed in the autoencoder's own dtype."""
-        return part(self.autoencoder, x.to(self._home(x))).float()
+    def _within_memory(self, run: Way, part: Part, x: Tensor) -> Tensor:
+        """x -> the part's result, in the pieces that `memory` says, and in smaller ones once memory has run out."""
+        if torch.is_grad_enabled():  # the gradient holds on to every piece, and tiles have none
+            return run(self.autoencoder, part, x)
+        tilings, units = ladder(self.memory, self.factor), (self.factor, 1) if part is encoding else (1, self.factor)
+        height, width = (side * units[1] for side in x.shape[-2:])
+        name = f"{part.__name__} {width}x{height}"
+        while True:
+            try:
+                return in_pieces(lambda a, x: run(a, part, x), self.autoencoder, x, tilings[self._step], *units, name)
+            except Exception as error:
+                if not out_of_memory(error) or self._step + 1 == len(tilings):
+                    raise
+            self._step_down(name)  # not in `except`, where the error still holds what filled the memory
 
-    def _precise(self, part: Part, x: Tensor, indices: Sequence[int] | None = None) -> Tensor:
-        """x -> the part's result, computed in float32 and finite; the autoencoder itself is left as it is."""
-        x = x.to(self._home(x).device, torch.float32)
-        with torch.autocast(x.device.type, enabled=False):
-            result = _in_float32(self.autoencoder, part, x).float()
-        lost = _lost(result)
-        if lost:
-            index = indices[lost[0]] if indices else lost[0]
-            raise NonFiniteError(f"image {index}", part.__name__, index)
-        return result
-
-    def _home(self, x: Tensor) -> Tensor:
-        """A tensor of the autoencoder's dtype and device; x itself, in float32, where it has no parameters."""
-        parameters = self.autoencoder.parameters() if isinstance(self.autoencoder, nn.Module) else iter(())
-        return next((p for p in parameters if p.is_floating_point()), x.float())
-
-
-# ---- any autoencoder as two functions ----
-
-
-def encoding(autoencoder: Any, x: Tensor) -> Tensor:
-    """autoencoder, x (B,3,H,W) -> mean and log-variance of raw latents (B,2,C,h,w)."""
-    found = autoencoder.encode(x)
-    if hasattr(found, "latent_dist"):
-        return torch.stack([found.latent_dist.mean, found.latent_dist.logvar], dim=1)
-    raw = found if isinstance(found, Tensor) else getattr(found, "latents", None)
-    raw = found.latent if raw is None else raw  # diffusers' deterministic ones say either
-    return torch.stack([raw, torch.full_like(raw, LOGVAR_FLOOR)], dim=1)
-
-
-def decoding(autoencoder: Any, raw: Tensor) -> Tensor:
-    """autoencoder, raw latents (B,C,h,w) -> x (B,3,H,W)."""
-    found = autoencoder.decode(raw)
-    return found if isinstance(found, Tensor) else found.sample
+    def _step_down(self, name: str) -> None:
+        """To smaller pieces, from now on; says so the first time."""
+        if self._step == 0:
+            log.warning("out of memory: %s goes in smaller pieces, and so does all that follows", name)
+        self._step += 1
 
 
 class _Pixels:
@@ -327,25 +363,6 @@ class _Pixels:
 
     def decode(self, raw: Tensor) -> Tensor:
         return raw
-
-
-class _Call(nn.Module):
-    """A part as a module's forward, which is what `functional_call` can run with other weights."""
-
-    def __init__(self, autoencoder: nn.Module, part: Part):
-        super().__init__()
-        self.autoencoder, self.part = autoencoder, part
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.part(self.autoencoder, x)
-
-
-def _in_float32(autoencoder: Any, part: Part, x: Tensor) -> Tensor:
-    if not isinstance(autoencoder, nn.Module):
-        return part(autoencoder, x)
-    call = _Call(autoencoder, part)
-    weights = {**dict(call.named_parameters()), **dict(call.named_buffers())}
-    return functional_call(call, {name: w.float() for name, w in weights.items() if w.is_floating_point()}, (x,))
 
 
 # ---- the affine map ----
@@ -409,12 +426,16 @@ def _deviation(mean: Tensor, variance: Tensor) -> float:
     return math.sqrt(max(0.0, float(variance.mean() + mean.var(correction=0))))
 
 
+def _patchworks(factor: int) -> Tensor:
+    """x (8,3,16 f,16 f): squares of random colours on white and on black, which fit a decoder of pictures best."""
+    generator = Generator().manual_seed(0)
+    colours = 2 * torch.rand(8, 3, 4, 4, generator=generator) - 1
+    painted = torch.rand(8, 1, 4, 4, generator=generator) < 0.3
+    paper = torch.tensor([1.0, -1.0]).repeat(4).view(8, 1, 1, 1)
+    return F.interpolate(torch.where(painted, colours, paper), (16 * factor, 16 * factor))
+
+
 # ---- who is meant ----
-
-
-def _lost(result: Tensor) -> list[int]:
-    """Indices of the images with NaN or infinite values."""
-    return (~result.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
 
 
 def _sources(images: Any) -> list[Any]:

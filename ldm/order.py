@@ -86,10 +86,12 @@ class Order:
         """How many of the steps are run."""
         return self.steps if self.run is None else self.run
 
-    def walking(self, strength: float, exact_steps: bool = False) -> Order:
+    def walking(self, strength: float, T: int, exact_steps: bool = False) -> Order:
         """The order for a picture that is given: the share `strength` of the steps, or that many `exact_steps`."""
         run = self.steps if exact_steps and strength else steps_run(self.steps, strength)
         steps = steps_for(run, strength) if exact_steps else self.steps
+        if exact_steps and run <= T < steps:
+            raise ValueError(f"exact_steps {run} at strength {strength}: expected a strength of {run / T:g} or more")
         told = {"strength": strength, "executed_steps": run} | ({"exact_steps": True} if exact_steps else {})
         return replace(self, steps=steps, run=run, told=self.told | told)
 

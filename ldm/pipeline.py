@@ -52,7 +52,7 @@ class LatentDiffusion(Drawing):
         """
         found = checkpoints.load(source, prediction_type)
         denoiser = Denoiser(found.unet, Diffusion.from_config(found.scheduler))
-        space = LatentSpace(found.vae)
+        space = LatentSpace(found.vae, memory=memory)
         pipeline = cls(space, denoiser, found.text, found.scheduler, found.defaults, found.name, found.hash, memory)
         pipeline.to(device, dtype)
         return pipeline
@@ -165,7 +165,7 @@ class LatentDiffusion(Drawing):
         """
         self._expect("image_to_image")
         prompts, x, size = self._given(prompt, image, settings)
-        order = self._edit("image_to_image", prompts, x, size, settings).walking(strength, exact_steps)
+        order = self._edit("image_to_image", prompts, x, size, settings).walking(strength, self.process.T, exact_steps)
         z_0 = self._encoded(_each(x, order), order.draws if as_diffusers else None)
         return self.draw(replace(order, start=Start(z_0, order.walked, as_diffusers=as_diffusers)), size)
 
@@ -198,7 +198,7 @@ class LatentDiffusion(Drawing):
         """
         shown = self._expect("inpaint", 0, 1 + self.latents.channels)
         prompts, x, size = self._given(prompt, image, settings)
-        order = self._edit("inpaint", prompts, x, size, settings).walking(strength, exact_steps)
+        order = self._edit("inpaint", prompts, x, size, settings).walking(strength, self.process.T, exact_steps)
         white, factor = masks.to_mask(mask, size), self.latents.factor
         weights = masks.feathered(white, factor if feather is None else feather)
         x, hole, weights = _each(x, order), _each(pad(white, factor)[0], order), _each(weights, order)
@@ -270,7 +270,7 @@ class LatentDiffusion(Drawing):
             order = self._ordered(prompts, size, chosen, task="interpolate", **told)
         else:
             _, x, size = self._given([prompt_a] * 2, [image_a, image_b], settings)
-            order = self._edit("interpolate", prompts, x, size, chosen, **told).walking(strength)
+            order = self._edit("interpolate", prompts, x, size, chosen, **told).walking(strength, self.process.T)
             ends = self._encoded(x)
             order = replace(order, start=Start(path(ends[:1], ends[1:], frames, axes=3), order.walked))
         return self.draw(self._turned(order, prompt_b, seed_b), size)

@@ -209,7 +209,8 @@ def draw(
         return start.z_0
     if chosen.eta is None:
         walk = start and start.run < steps
-        scheduler = _scheduler(chosen, {**config, "skip_prk_steps": True} if walk else config, process, steps)
+        config |= {"skip_prk_steps": True} if walk and sampler == "pndm" else {}  # they cannot begin half-way
+        scheduler = _scheduler(chosen, config, process, steps)
         return _sample_by(scheduler, denoiser, noise, cond, generators, callback, start)
     _check_followed(config, chosen.eta)
     denoise = clipped(denoiser, config.get("clip_sample_range", 1.0)) if config.get("clip_sample") else denoiser

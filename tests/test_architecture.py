@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "ldm").rglob("*.py"))
 LAYERS = [  # a room imports from its own layer's leaves and from the layers before it
-    {"files", "prompts", "interpolating"},
+    {"files", "prompts", "interpolating", "precision", "moments"},
     {"images", "masks", "metadata", "roundtrip", "tiling", "latents", "text", "noising", "checkpoints"},
     {"denoising", "sampling", "lora", "inversion", "data"},
     {"training", "evaluation", "order"},

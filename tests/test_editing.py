@@ -251,6 +251,7 @@ def test_a_walk_with_prompts_of_different_lengths(pipeline):
     [
         ("image_to_image", {"strength": 1.5}, "strength 1.5"),
         ("image_to_image", {"strength": float("nan")}, "strength nan"),
+        ("image_to_image", {"strength": 0.01, "exact_steps": True, "num_inference_steps": 20}, "strength of 0.02"),
         ("image_to_image", {"image": [PICTURE] * 3}, "3 pictures for 2 prompts"),
         ("image_to_image", {"height": 32}, "expected both"),
         ("image_to_image", {"seed": -4}, "-4"),

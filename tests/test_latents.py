@@ -16,7 +16,8 @@ from torch import nn
 
 import ldm.latents
 from ldm.images import crop, pad, to_images, to_pixels
-from ldm.latents import LOGVAR_FLOOR, SCALE, LatentSpace, NonFiniteError
+from ldm.latents import SCALE, LatentSpace, NonFiniteError
+from ldm.precision import LOGVAR_FLOOR
 
 
 def tiny_vae(seed=0, widths=(8, 8), **config):
