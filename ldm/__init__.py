@@ -9,7 +9,9 @@
     masks.py          where a picture may change
     metadata.py       what made a picture, written into its file and read back
     latents.py        LatentSpace: x <-> z_0; owns the scale
+    precision.py      an autoencoder's two parts, run finite: in its own dtype, else in float32
     tiling.py         large pictures through an autoencoder in tiles
+    moments.py        GroupNorm's moments of a picture that is seen in tiles
     roundtrip.py      what the autoencoder loses, in figures, and why
     prompts.py        a prompt -> words and weights
     text.py           prompts -> cond (B,L,D)

@@ -23,6 +23,7 @@ from ldm.lora import Fused
 from ldm.order import Order
 from ldm.sampling import Callback, draw, gaussian
 from ldm.text import TextEncoder
+from ldm.tiling import out_of_memory
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -193,7 +194,13 @@ class Drawing:
         notes = order.notes[row] if order.notes else {}
         model: dict[str, Any] = {"model": self.name, "model_hash": self.hash, "version": f"ldm {__version__}"}
         model |= {"loras": self.loras.scales} if self.loras.scales else {}
-        return words | order.settings() | notes | {"scale": torch.as_tensor(self.latents.scale, dtype=torch.float64).tolist()} | model
+        return (
+            words
+            | order.settings()
+            | notes
+            | {"scale": torch.as_tensor(self.latents.scale, dtype=torch.float64).tolist()}
+            | model
+        )
 
     def _leaves(self, part: Any) -> bool:
         return self.memory == "min" or (self.memory == "low" and part is self.text)
@@ -227,8 +234,3 @@ class _Watch:
         if go_on is False and not self.told:
             self.told = {"executed_steps": step, "cancelled": f"at step {step} of {total}"}
         return go_on
-
-
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether a device, or the machine itself, had no memory left."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

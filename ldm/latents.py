@@ -109,7 +109,7 @@ class LatentSpace:
         """
         from ldm.checkpoints import load_vae
 
-        return cls(load_vae(os.fspath(source), subfolder), scale, shift, memory=memory)
+        return cls(load_vae(os.fspath(source), subfolder, scale), scale, shift, memory=memory)
 
     @classmethod
     def identity(cls) -> LatentSpace:

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 Run: TypeAlias = "Callable[[Any, Tensor], Tensor]"  # autoencoder, x (1,C,h,w) -> result (1,...,h',w') in float32
 Windows: TypeAlias = "tuple[Tensor, Tensor]"  # weights along rows and along columns, (h) and (w), in any unit
 Moments: TypeAlias = "tuple[Tensor, Tensor]"  # mean and variance, (B,G) each
-Part: TypeAlias = "tuple[float, list[list[float]], list[list[float]]]"  # the windows' mass, and moments as numbers
+Witness: TypeAlias = "tuple[float, list[list[float]], list[list[float]]]"  # a tile's mass, and its moments as numbers
 ALIKE = torch.ones(1), torch.ones(1)
 
 
@@ -98,7 +98,7 @@ class SharedNorm(nn.GroupNorm):
         self.view, self.calls = view, 0
         self.shared: dict[int, Moments] = {}
         self.sketch: dict[int, Moments] = {}
-        self.tiles: dict[int, dict[int, Part]] = {}  # by call and tile
+        self.tiles: dict[int, dict[int, Witness]] = {}  # by call and tile
         self.lacks: dict[int, Moments] = {}  # of the sketch: its mean, in deviations; its variance, as a factor
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class SharedNorm(nn.GroupNorm):
             self.sketch[call] = moments(x, self.num_groups, self.view.windows)
             self.shared[call] = self._corrected(*self.sketch[call], *self.lacks.get(call, (0.0, 1.0)))
         elif self.view.at == "tile":
-            self.tiles.setdefault(call, {})[self.view.tile] = part(x, self.num_groups, self.view.windows)
+            self.tiles.setdefault(call, {})[self.view.tile] = witness(x, self.num_groups, self.view.windows)
         return self._normalised(x, *self.shared[call])
 
     def correct(self) -> None:
@@ -115,7 +115,8 @@ class SharedNorm(nn.GroupNorm):
         for call, found in self.tiles.items():
             mean, variance = self.sketch[call]
             whole, spread = (values.to(mean) for values in pooled(found.values()))
-            self.lacks[call] = (whole - mean) / (variance + self.eps).sqrt(), (spread + self.eps) / (variance + self.eps)
+            seen = variance + self.eps
+            self.lacks[call] = (whole - mean) / seen.sqrt(), (spread + self.eps) / seen
 
     def _corrected(self, mean: Tensor, variance: Tensor, shift: Any, factor: Any) -> Moments:
         seen = variance + self.eps
@@ -136,8 +137,9 @@ def moments(x: Tensor, groups: int, windows: Windows) -> Moments:
     height, width = _plane(x, len(windows[0]), len(windows[1]))
     rows, columns = (_resized(window, size).to(x.device) for window, size in zip(windows, (height, width)))
     values = x.float().reshape(len(x), groups, -1, height, width)
-    mean = (values @ columns @ rows).mean(-1)
-    variance = ((values - mean[..., None, None, None]).square_() @ columns @ rows).mean(-1)
+    with torch.autocast(x.device.type, enabled=False):  # which would take these products in half precision
+        mean = (values @ columns @ rows).mean(-1)
+        variance = ((values - mean[..., None, None, None]).square_() @ columns @ rows).mean(-1)
     return mean, variance
 
 
@@ -156,15 +158,15 @@ def _resized(window: Tensor, size: int) -> Tensor:
     return weights / weights.sum()
 
 
-def part(x: Tensor, groups: int, windows: Windows) -> Part:
+def witness(x: Tensor, groups: int, windows: Windows) -> Witness:
     """What a tile tells of the whole: as numbers, for small tensors that stay would split the memory that tiles use."""
     mean, variance = moments(x, groups, windows)
     return float(windows[0].sum() * windows[1].sum()), mean.tolist(), variance.tolist()
 
 
-def pooled(parts: Iterable[Part]) -> Moments:
+def pooled(witnesses: Iterable[Witness]) -> Moments:
     """What the tiles tell -> the moments of the whole, in double precision."""
-    mass, mean, variance = (torch.tensor(values).double() for values in zip(*parts))
+    mass, mean, variance = (torch.tensor(values).double() for values in zip(*witnesses))
     weights = (mass / mass.sum()).view(-1, 1, 1)
     whole = (weights * mean).sum(0)
     return whole, (weights * (variance + (mean - whole).square())).sum(0)

@@ -3,8 +3,9 @@
     x --Grid--> tiles --encode or decode--> pieces --windows that are 1 in all--> result
 
 Two things in an autoencoder see the whole picture. GroupNorm's moments are shared by all tiles (`ldm.moments`). The
-attention of a mid block sees its tile only: what it would have brought from farther away is lost. The windows keep that
-free of seams, but it is not mended; the embedded model has no attention.
+attention of a mid block sees its tile only: what it would have brought from farther away is lost. Windows keep that
+free of seams, but it is not mended: on random networks, where attention is a plain mean, 31 to 50 dB become 19 to 28.
+The embedded model has none.
 
 `inward` and `outward` are the places to a latent, along a side, of what goes in and comes out: f and 1 to encode, 1 and
 f to decode. Nothing here has a gradient.
@@ -29,7 +30,8 @@ from ldm.precision import numbered
 Place: TypeAlias = "tuple[int, int]"  # row and column of a tile
 
 PATCH = 8  # latents; of the patches that the small picture is made of: 4 and 16 are worse by 5 dB and more
-REACH = 16  # latents; of the overlap: as far as a level or two of convolutions see
+REACH = 16  # latents; of the overlap
+ASIDE = 1 / 4  # of an overlap, at either end: next to its border a tile does not count, as it cannot see beyond
 GOLDEN = (math.sqrt(5) - 1) / 2
 BAR_AFTER = 2  # seconds
 FULL = ("out of memory", "not enough memory", "can't allocate memory")  # how allocators without a type of error say it
@@ -108,25 +110,32 @@ def out_of_memory(error: BaseException) -> bool:
 
 @dataclass(frozen=True)
 class Cut:
-    """One side of a picture in tiles, in latents: as few as share `overlap` or more, evenly spread."""
+    """One side of a picture in tiles, in latents: as few of `tile` or less as share `overlap` or more."""
 
     length: int
     tile: int
     overlap: int
 
     @cached_property
+    def count(self) -> int:
+        return max(1, math.ceil((self.length - self.overlap) / (self.tile - self.overlap)))
+
+    @cached_property
+    def side(self) -> int:
+        """Of each tile: no larger than so many need."""
+        return math.ceil((self.length + (self.count - 1) * self.overlap) / self.count)
+
+    @cached_property
     def begins(self) -> list[int]:
-        if self.length <= self.tile:
-            return [0]
-        count = math.ceil((self.length - self.overlap) / (self.tile - self.overlap))
-        return [round(i * (self.length - self.tile) / (count - 1)) for i in range(count)]
+        steps = max(1, self.count - 1)
+        return [round(i * (self.length - self.side) / steps) for i in range(self.count)]
 
     def spans(self, unit: int) -> list[slice]:
         """Each tile's part of the side, `unit` places to a latent."""
-        return [slice(begin * unit, min(begin + self.tile, self.length) * unit) for begin in self.begins]
+        return [slice(begin * unit, (begin + self.side) * unit) for begin in self.begins]
 
     def windows(self, unit: int) -> list[Tensor]:
-        """What each tile counts at each of its places, raised cosines over overlaps: at every place, 1 in all."""
+        """What each tile counts at each of its places, by raised cosines over overlaps: at every place, 1 in all."""
         spans, place = self.spans(unit), torch.arange(self.length * unit).double() + 0.5
         found = [torch.ones(span.stop - span.start).double() for span in spans]
         for i, (one, two) in enumerate(itertools.pairwise(spans)):
@@ -140,8 +149,8 @@ class Cut:
 
 
 def _rising(progress: Tensor) -> Tensor:
-    """0 at 0, 1 from 1 on."""
-    return torch.sin(math.pi / 2 * progress.clamp(max=1)).square()
+    """From 0 to 1 over an overlap, on its way from 0 to 1."""
+    return torch.sin(math.pi / 2 * ((progress - ASIDE) / (1 - 2 * ASIDE)).clamp(0, 1)).square()
 
 
 @dataclass(frozen=True)
@@ -240,14 +249,14 @@ def sketched(x: Tensor, grid: Grid, unit: int) -> Tensor:
     still what is left: the moments of either are further off.
     """
     sides = (grid.rows, grid.columns)
-    ratio = math.sqrt(math.prod(min(cut.tile, cut.length) / cut.length for cut in sides))
+    ratio = math.sqrt(math.prod(cut.side / cut.length for cut in sides))
     rows, columns = (_patches(cut, ratio, unit) for cut in sides)
     return x[..., rows, :][..., columns]
 
 
 def _patches(cut: Cut, ratio: float, unit: int) -> Tensor:
     """Indices of patches that are `ratio` of a side, spread over it, but not at equal steps, as its pattern may be."""
-    side = min(PATCH, max(1, cut.tile // 4), cut.length)
+    side = min(PATCH, max(1, cut.side // 4))
     count = max(1, int(cut.length * ratio / side))
     step = cut.length / count
     begins = [int(i * step + i * GOLDEN % 1 * (step - side)) for i in range(count)]

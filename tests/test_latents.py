@@ -18,6 +18,7 @@ import ldm.latents
 from ldm.images import crop, pad, to_images, to_pixels
 from ldm.latents import SCALE, LatentSpace, NonFiniteError
 from ldm.precision import LOGVAR_FLOOR
+from ldm.tiling import Tiling
 
 
 def tiny_vae(seed=0, widths=(8, 8), **config):
@@ -368,6 +369,180 @@ def test_autocast_does_not_reach_the_redone_part(vae):
     torch.testing.assert_close(z, F.pixel_unshuffle(x, 2), rtol=1e-4, atol=1e-4)
 
 
+# ---- memory ----
+
+
+def tiles(side, overlap=0, together=1):
+    return Tiling(area=side**2, together=together, tile=side, overlap=overlap)
+
+
+class Full(Blocks):
+    """Memory for so many pixels at once, and no more."""
+
+    def __init__(self, pixels, error=None):
+        super().__init__()
+        self.pixels, self.seen = pixels, []
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+
+    def run(self, part, x, pixels):
+        self.seen.append(pixels)
+        if pixels > self.pixels:
+            raise self.error
+        return part(x)
+
+    def encode(self, x):
+        return self.run(super().encode, x, x[:, 0].numel())
+
+    def decode(self, raw):
+        return self.run(super().decode, raw, 4 * raw[:, 0].numel())
+
+
+@pytest.mark.parametrize("memory", ["low", "min", tiles(16, 4), tiles(64, 32, 8)])
+def test_any_memory_gives_the_same_pictures(memory):
+    """Places that are independent: exactly. A network with norms is held to its figures in test_tiling."""
+    pictures = [picture(301, 267, seed) for seed in range(3)]
+    whole, spare = LatentSpace(Blocks(), scale=2.0), LatentSpace(Blocks(), scale=2.0, memory=memory)
+    z = whole.encode(pictures)
+    torch.testing.assert_close(spare.encode(pictures), z, rtol=0, atol=1e-5)
+    assert spare.decode(z, (267, 301)) == whole.decode(z, (267, 301))
+    assert spare.reconstruct(pictures) == whole.reconstruct(pictures)
+    for one, two in zip(spare.posterior(to_pixels(picture(32, 32))), whole.posterior(to_pixels(picture(32, 32)))):
+        torch.testing.assert_close(one, two)
+    assert spare.roundtrip(pictures[0]).psnr > 100
+    assert spare.memory == memory
+
+
+def test_memory_says_what_goes_together_and_what_in_tiles():
+    x, tile = torch.zeros(3, 3, 512, 512), 256**2
+    for memory, seen in (("auto", [3 * 512**2]), ("low", [512**2] * 3)):
+        space = LatentSpace(Full(1e9), factor=2, memory=memory)
+        with torch.no_grad():
+            space.from_pixels(x)
+        assert space.autoencoder.seen == seen
+    space = LatentSpace(Full(1e9), factor=2)
+    for memory, side, most in (("auto", 1600, 512**2), ("low", 1100, 512**2), ("min", 512, tile)):
+        space.memory, space.autoencoder.seen = memory, []
+        with torch.no_grad():
+            space.from_pixels(torch.zeros(1, 3, side, side))
+        assert len(space.autoencoder.seen) > 1 and max(space.autoencoder.seen) <= most
+
+
+def test_the_area_decides_and_not_a_side():
+    space = LatentSpace(Full(1e9), factor=2)
+    with torch.no_grad():
+        space.from_pixels(torch.zeros(1, 3, 64, 20_000))
+    assert space.autoencoder.seen == [64 * 20_000]
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_when_memory_runs_out_pieces_get_smaller_once_and_say_so_once(caplog, error):
+    x = to_pixels([picture(320, 256, seed) for seed in range(2)])
+    space = LatentSpace(Full(70_000, error), scale=1.0, factor=2)
+    for _ in range(2):
+        with torch.no_grad():
+            z = space.from_pixels(x)
+            torch.testing.assert_close(space.to_pixels(z), x, rtol=0, atol=1e-6)
+        torch.testing.assert_close(z, F.pixel_unshuffle(x, 2), rtol=0, atol=1e-6)
+    assert [record.name for record in caplog.records] == ["ldm"]
+    assert "out of memory: encoding 320x256 goes in smaller pieces" in caplog.text
+    assert sum(pixels > 70_000 for pixels in space.autoencoder.seen) == 2  # the batch, then one whole picture; no more
+    assert space.memory == "auto"
+    space.memory, space.autoencoder.pixels, space.autoencoder.seen = "auto", 1e9, []
+    space.encode(picture(320, 256))
+    assert space.autoencoder.seen == [320 * 256]  # what is set again begins anew
+
+
+def test_where_the_smallest_pieces_do_not_fit_the_error_stays():
+    space = LatentSpace(Full(1000), factor=2)
+    with pytest.raises(torch.OutOfMemoryError):
+        space.encode(picture(320, 256))
+    other = LatentSpace(Full(1000, RuntimeError("mat1 and mat2 shapes cannot be multiplied")), factor=2)
+    with pytest.raises(RuntimeError, match="mat1"):
+        other.encode(picture(320, 256))
+    assert len(other.autoencoder.seen) == 1
+
+
+def test_gradients_are_those_of_the_whole(vae):
+    gradients = []
+    for memory in ("auto", tiles(8)):
+        x = to_pixels([picture(24, 16)] * 2).requires_grad_()
+        space = LatentSpace(vae, memory=memory)
+        space.to_pixels(space.from_pixels(x)).square().sum().backward()
+        gradients.append(x.grad)
+    assert torch.equal(*gradients)
+    vae.zero_grad()
+
+
+def test_a_tile_that_overflows_is_redone_in_float32():
+    space = LatentSpace(Blocks(big=6e4), scale=1.0, factor=2, memory=tiles(8)).to(dtype=torch.float16)
+    seen, encode = [], space.autoencoder.encode
+    space.autoencoder.encode = lambda x: seen.append((x.dtype, float(x.max()) > 0.55)) or encode(x)
+    x = torch.cat([torch.cat([grey(140), grey(250)], dim=3), torch.cat([grey(100), grey(2)], dim=3)], dim=2)
+    with torch.no_grad(), pytest.warns(RuntimeWarning, match="Blocks: encoding overflowed in float16"):
+        z = space.from_pixels(x)
+    half, full = torch.float16, torch.float32
+    assert seen == [(half, False), (half, True), (full, True), (half, False), (half, False), (full, False)]
+    torch.testing.assert_close(z, F.pixel_unshuffle(x, 2), rtol=2e-3, atol=1e-3)
+    assert torch.equal(z[..., :4, 4:], F.pixel_unshuffle(x, 2)[..., :4, 4:])
+
+
+def test_an_overflow_leaves_the_shared_moments_finite():
+    class Normed(Blocks):
+        def __init__(self):
+            super().__init__(big=6e4)
+            self.norm = nn.GroupNorm(4, 12)
+
+        def encode(self, x):
+            return self.norm(super().encode(x))
+
+    x = to_pixels(picture(48, 32))
+    with torch.no_grad(), pytest.warns(RuntimeWarning, match="overflowed in float16"):
+        exact = LatentSpace(Normed(), scale=1.0, factor=2).from_pixels(x)
+        z = LatentSpace(Normed(), scale=1.0, factor=2, memory=tiles(16)).to(dtype=torch.float16).from_pixels(x)
+    torch.testing.assert_close(z, exact, rtol=0.01, atol=0.01)  # half precision has 3 digits
+
+
+def test_a_tile_that_cannot_be_mended_names_its_image():
+    space = LatentSpace(Poisoned(), memory=tiles(8))
+    with pytest.raises(NonFiniteError, match="image 1: encoding gives NaN"):
+        space.encode([picture(32, 32), Image.new("RGB", (32, 32), "white")])
+
+
+def test_memory_that_is_none(vae):
+    with pytest.raises(ValueError, match="memory 'much': expected auto, low, min or a Tiling"):
+        LatentSpace(vae, memory="much")
+    with pytest.raises(ValueError, match="tile 15: expected a multiple of 2"):
+        LatentSpace(vae, memory=tiles(15))
+
+
+# ---- the sketch of latents ----
+
+
+def test_a_preview_is_the_best_linear_map():
+    space = LatentSpace.identity()
+    image = picture(20, 12)
+    assert space.preview(space.encode(image)) == [image]
+    space = LatentSpace(Blocks(), scale=0.5)
+    flat = Image.new("RGB", (20, 12), (250, 10, 99))
+    (sketch,) = space.preview(space.encode(flat))
+    assert sketch.size == (20, 12)
+    np.testing.assert_allclose(np.asarray(sketch, float), np.asarray(flat, float), atol=1)
+
+
+def test_a_preview_costs_one_fit_and_stays_at_the_size_of_pictures(vae):
+    space = LatentSpace(vae)
+    first = space.preview(torch.randn(2, 4, 6, 8, generator=torch.Generator().manual_seed(0)))
+    assert [image.size for image in first] == [(16, 12)] * 2
+    space.autoencoder = None  # not needed any more
+    assert space.preview(torch.randn(2, 4, 6, 8, generator=torch.Generator().manual_seed(0))) == first
+    blocks = np.asarray(first[0]).reshape(6, 2, 8, 2, 3)
+    assert (blocks == blocks[:, :1, :, :1]).all()
+    with pytest.raises(ValueError, match=r"expected \(B,4,h,w\)"):
+        space.preview(torch.zeros(1, 3, 4, 4))
+
+
 # ---- round trip and statistics ----
 
 
@@ -445,3 +620,10 @@ def test_a_space_is_kept_with_its_scale(vae, tmp_path, scale, shift):
         torch.testing.assert_close(again.encode(picture()), space.encode(picture()))
     assert AutoencoderKL.from_pretrained(tmp_path / "vae").config.latent_channels == 4
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_given_values_win_over_those_of_the_file(vae, tmp_path):
+    LatentSpace(vae, 0.44, 0.2).save_pretrained(tmp_path)
+    space = LatentSpace.from_pretrained(tmp_path, scale=0.13025, shift=[1.0, 2.0, 3.0, 4.0], memory="min")
+    assert (space.scale, space.shift.tolist(), space.memory) == (0.13025, [1.0, 2.0, 3.0, 4.0], "min")
+    assert LatentSpace.from_pretrained(tmp_path, shift=0).shift == 0

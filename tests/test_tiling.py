@@ -12,7 +12,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import nn
 
 import ldm.tiling
-from ldm.moments import SharedNorm, Sharing, moments, norms, part, pooled
+from ldm.moments import SharedNorm, Sharing, moments, norms, pooled, witness
 from ldm.precision import LOGVAR_FLOOR, NonFiniteError, decoding, encoding
 from ldm.roundtrip import psnr
 from ldm.tiling import MODES, Cut, Grid, Tiling, in_pieces, ladder, out_of_memory, sketched, tiled
@@ -88,7 +88,7 @@ def test_tiles_cover_a_side_and_windows_are_one_in_all(tile, overlap):
             spans, windows = cut.spans(unit), cut.windows(unit)
             total = torch.zeros(length * unit)
             for span, window in zip(spans, windows):
-                assert window.min() >= 0 and len(window) == min(tile, length) * unit
+                assert window.min() >= 0 and len(window) == cut.side * unit <= tile * unit
                 total[span] += window
             torch.testing.assert_close(total, torch.ones(length * unit))
             assert all(a.start < b.start and a.stop - b.start >= overlap * unit for a, b in itertools.pairwise(spans))
@@ -154,7 +154,7 @@ def test_a_norm_that_is_called_twice_has_moments_for_each_call():
 def test_shared_moments_remove_the_tone_of_tiles(monkeypatch, seed, attention, bound, gain):
     """On random networks, which are wilder than trained ones; PSNR where the whole has a deviation of 1.
 
-    Found: 30 to 43 dB, in place of 8 to 13; with attention, which sees its tile only, 19 to 28.
+    Found: 31 to 50 dB, in place of 8 to 13; with attention, which sees its tile only, 19 to 28.
     """
     vae, x = tiny_vae(seed, attention), scene()
     for part, values, units in ((encoding, x, (2, 1)), (decoding, 3 * encoding(vae, x)[:, 0], (1, 2))):
@@ -185,10 +185,12 @@ def test_moments_are_those_of_group_norm_and_parts_make_the_whole():
     windows, parts = grid.windows(1), []
     for place, span in grid.spans(1).items():
         tile = x[..., *span]
-        parts.append(part(tile, 3, windows[place]))
+        parts.append(witness(tile, 3, windows[place]))
         flat = moments(tile.flatten(2), 3, windows[place])  # as attention has it
         torch.testing.assert_close(flat, moments(tile, 3, windows[place]))
     torch.testing.assert_close(pooled(parts), (mean.double(), variance.double()))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(map(torch.equal, moments(x, 3, (torch.ones(12), torch.ones(20))), (mean, variance)))
 
 
 def test_a_sketch_has_patches_from_all_over_and_the_size_of_a_tile():
@@ -251,7 +253,7 @@ def test_threads_do_not_disturb_each_other():
 def test_repeated_calls_leave_nothing_behind():
     def tensors():
         gc.collect()
-        return sum(isinstance(thing, torch.Tensor) for thing in gc.get_objects())
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
 
     vae, x, counts = tiny_vae(), scene(64, 96), []
     for _ in range(4):
