@@ -12,6 +12,7 @@ process has for its share: `torchrun` and `accelerate launch` say which process 
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import re
@@ -38,6 +39,7 @@ KINDS: dict[str, type] = {
 }  # fmt: skip
 SHORT = {"negative": "negative_prompt", "steps": "num_inference_steps", "guidance": "guidance_scale", "n": "count"}
 OPTION = re.compile(r"\s--(?=[a-z_-]+(\s|=|$))")
+EQUALS = re.compile(r"(--[a-z_-]+)=")
 
 
 @dataclass(frozen=True)
@@ -55,17 +57,23 @@ class Job:
         """The same for jobs that can be drawn together."""
         return json.dumps(self.alike, sort_keys=True)
 
-    def done(self, model_hash: str) -> bool:
-        """Whether its file is there, and was not made by other settings or another model."""
+    def digest(self, pipeline: LatentDiffusion) -> str:
+        """Ten hexadecimal digits of all that makes the picture, given pictures by what is in them."""
+        given = [self.alike[key] for key in ("image", "mask") if key in self.alike]
+        content = [Path(path).read_bytes() if Path(path).is_file() else str(path).encode() for path in given]
+        asked = [self.prompt, self.seed, self.negative_prompt, self.alike, pipeline.hash]
+        asked += [pipeline.loras.scales, pipeline.embeddings]
+        return hashlib.sha256(b"".join([json.dumps(asked, sort_keys=True).encode(), *content])).hexdigest()[:10]
+
+    def done(self, pipeline: LatentDiffusion) -> bool:
+        """Whether its file is there and whole, and says that it was made just so, or does not say how it was made."""
         if not self.path.exists():
             return False
         try:
             told = metadata.told(self.path)
         except (ValueError, OSError):
             return False
-        asked = {"prompt": self.prompt, "seed": self.seed, "negative_prompt": self.negative_prompt, **self.alike}
-        asked |= {"model_hash": model_hash}
-        return all(told[key] == value for key, value in asked.items() if key in told)
+        return not told or told.get("job") == self.digest(pipeline)
 
 
 # ---- files of prompts ----
@@ -104,6 +112,8 @@ def jobs_of(settings: Mapping[str, Any], folder: Path, number: str) -> list[Job]
     count, negative = alike.pop("count", 1), alike.pop("negative_prompt", "")
     if count < 1:
         raise ValueError(f"count {count}: expected 1 or more")
+    if lacking := [key for key in ("strength", "mask") if key in alike and "image" not in alike]:
+        raise ValueError(f"{lacking[0]} goes with an image: expected one")
     name = alike.pop("name", None) or f"{number}-{slug(prompt)}"
     if Path(name).name != name:
         raise ValueError(f"name {name!r}: expected a file's name, without folders")
@@ -119,7 +129,7 @@ def _texts(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             begin = OPTION.search(f" {line}")
             prompt, rest = (line, "") if begin is None else (line[: begin.start()], line[max(0, begin.start() - 1) :])
             try:
-                words = shlex.split(rest.replace("=", " "))
+                words = shlex.split(EQUALS.sub(r"\1 ", rest))
             except ValueError as error:
                 raise ValueError(f"{path}, line {number}: {error}") from None
             names, values = [word.removeprefix("--").replace("-", "_") for word in words[::2]], words[1::2]
@@ -166,14 +176,23 @@ def _checked(line: Mapping[str, Any]) -> dict[str, Any]:
 def _as(kind: type, key: str, value: Any) -> Any:
     try:
         result = kind(value)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         result = None
-    if result is None or isinstance(value, bool) or (kind is int and result != float(value)):
+    if (
+        result is None
+        or isinstance(value, bool)
+        or (kind is int and str(value).strip() not in (str(result), f"{result}.0"))
+    ):
         raise ValueError(f"{key} {value!r}: expected {'a whole number' if kind is int else 'a number'}")
     return result
 
 
 # ---- drawing ----
+
+
+def first_process() -> bool:
+    """Whether this process is the first, or the only one."""
+    return int(os.environ.get("RANK", 0)) == 0
 
 
 def share(jobs: Sequence[Job]) -> list[Job]:
@@ -196,7 +215,7 @@ def drawn(
     for batch in batches(jobs):
         try:
             images: list[Any] = together(pipeline, batch, callback)
-        except (ValueError, OSError, RuntimeError) as error:
+        except (ValueError, TypeError, OSError, RuntimeError) as error:
             images = [error] if len(batch) == 1 else []
         if images:
             yield from zip(batch, images, strict=True)
@@ -212,7 +231,9 @@ def together(pipeline: LatentDiffusion, batch: Sequence[Job], callback: Callback
     if "image" in alike:
         task = pipeline.inpaint if "mask" in alike else pipeline.image_to_image
     told = {"negative_prompt": [job.negative_prompt for job in batch], "seed": [job.seed for job in batch]}
-    return task([job.prompt for job in batch], callback=callback, **told, **alike)
+    images = task([job.prompt for job in batch], callback=callback, **told, **alike)
+    made = [image.info["ldm"] | {"job": job.digest(pipeline)} for job, image in zip(batch, images, strict=True)]
+    return [metadata.attach(image, told) for image, told in zip(images, made, strict=True)]
 
 
 def note(manifest: Path, job: Job, result: Image.Image | Exception) -> None:

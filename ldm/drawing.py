@@ -65,11 +65,13 @@ class Drawing:
         self.scheduler = scheduler or _ddim(self.process)
         self.defaults = {"num_inference_steps": STEPS, "guidance_scale": GUIDANCE} | (defaults or {})
         self.name, self.hash = name, hash
+        self.embeddings: dict[str, str] = {}  # word: the textual inversion's file
+        self._together = 2**31  # as many pictures as ever fitted into memory at once
 
     @cached_property
     def loras(self) -> Fused:
-        """The LoRAs in the weights."""
-        unet: Any = self.denoiser.unet
+        """The LoRAs in the weights; a network that is a plain function has none, and takes none."""
+        unet: Any = self.denoiser.unet if isinstance(self.denoiser.unet, torch.nn.Module) else torch.nn.Module()
         return Fused(unet, self.text.model if self.text else None)
 
     def to(self, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Drawing:
@@ -87,11 +89,12 @@ class Drawing:
 
         `kept` are pixels x (B,3,H,W) and weights (B,1,H,W): where a weight is 0 the picture keeps that pixel.
         """
-        watch = _Watch(order.callback)
+        self._advise(order)
+        watch, drawn, stops = _Watch(order.callback), dict[int, Tensor](), dict[int, dict[str, Any]]()
         order = replace(order, callback=watch if order.callback else None)
-        drawn: dict[int, Tensor] = {}
         for rows in self._groups(order):
             drawn |= zip(rows, self._fitting(order.rows(rows)), strict=True)
+            stops |= dict.fromkeys(rows, watch.told)
         z_0 = torch.stack([drawn[row] for row in range(len(order))])
         lost = [seed for seed, z in zip(order.seeds, z_0, strict=True) if not torch.isfinite(z).all()]
         if lost:
@@ -101,7 +104,7 @@ class Drawing:
         with torch.no_grad(), self._working(self.latents):
             x = crop(self.latents.to_pixels(z_0), size or order.size).cpu()
         images = to_images(masks.pasted(x, *kept) if kept else x)
-        return [metadata.attach(image, self._told(order, row) | watch.told) for row, image in enumerate(images)]
+        return [metadata.attach(image, self._told(order, row) | stops[row]) for row, image in enumerate(images)]
 
     def conditions(self, order: Order) -> tuple[Condition, Condition | None]:
         """order -> what the pictures are to be, and its empty twin, None where nothing is guided."""
@@ -129,11 +132,13 @@ class Drawing:
     def size(self, height: int | None, width: int | None) -> tuple[int, int]:
         """The picture's (height, width); ValueError names the nearest legal one."""
         sides = {"height": height, "width": width}
-        native = self.latents.factor * self.denoiser.sample_size
         for name, side in sides.items():
             if side is not None and (side < self.latents.factor or side % self.latents.factor):
                 nearest = max(1, round(side / self.latents.factor)) * self.latents.factor
                 raise ValueError(f"{name} {side}: expected a multiple of {self.latents.factor}, such as {nearest}")
+        if height and width:
+            return height, width
+        native = self.latents.factor * self.denoiser.sample_size
         return height or native, width or native
 
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
@@ -142,19 +147,27 @@ class Drawing:
 
     # ---- inside ----
 
-    def _groups(self, order: Order) -> list[list[int]]:
-        """Rows that are drawn together: their conditions are of one length, so that none depends on another's words."""
-        if self.memory == "min" or self.text is None or order.embeds is not None:
-            return [[row] for row in range(len(order))] if self.memory == "min" else [list(range(len(order)))]
-        lengths = [self._chunks(order.rows([row])) for row in range(len(order))]
-        return [[row for row, own in enumerate(lengths) if own == length] for length in sorted(set(lengths))]
+    def _advise(self, order: Order) -> None:
+        """Says what a setting will not do."""
+        if order.guidance == 1 and order.image_guidance is None and any(order.negatives):
+            log.warning("a negative prompt has no effect at guidance scale 1")
+        if order.sampler == "lcm" and order.guidance > 2:
+            log.warning("guidance scale %s is high for lcm, whose models have it built in: try 1 to 2", order.guidance)
 
-    def _chunks(self, order: Order) -> int:
-        """How many chunks of tokens the longest of the prompts and negative prompts takes."""
+    def _groups(self, order: Order) -> list[list[int]]:
+        """Rows that are drawn together: with conditions of one length, so that none depends on another's words."""
+        kinds: dict[int, list[int]] = {}
+        for row, words in enumerate(zip(order.prompts, order.negatives, strict=True)):
+            length = 0 if self.text is None or order.embeds is not None else self._chunks(order, words)
+            kinds.setdefault(length, []).append(row)
+        some = 1 if self.memory == "min" else self._together
+        return [rows[i : i + some] for _, rows in sorted(kinds.items()) for i in range(0, len(rows), some)]
+
+    def _chunks(self, order: Order, words: Sequence[str]) -> int:
+        """How many chunks of tokens the longest of some prompts takes, or the embeds that were given for them."""
         assert self.text is not None
         given = 0 if order.embeds is None else order.embeds.shape[1] // self.text.tokenizer.length
-        words = order.negatives + (order.prompts if order.embeds is None else [])
-        return max(given, self.text.chunks(words, order.plain["prompt_weights"]))
+        return max(given, self.text.chunks(words, order.prompt_weights))
 
     def _fitting(self, order: Order) -> Tensor:
         """order -> z_0, all at once; by halves, from the same noise, where that does not fit into memory."""
@@ -164,19 +177,21 @@ class Drawing:
         except RuntimeError as error:
             if not out_of_memory(error) or len(order) == 1:
                 raise
-        log.warning("out of memory: drawing %d pictures in two halves", len(order))
+        half = (len(order) + 1) // 2
+        if half < self._together:
+            log.warning("out of memory: from here on no more than %d pictures are drawn at once", half)
+            self._together = half
         for generator, state in zip(order.draws, states, strict=True):
             generator.set_state(state)
-        half = len(order) // 2
         return torch.cat([self._fitting(order.rows(rows)) for rows in (range(half), range(half, len(order)))])
 
     def _drawn(self, order: Order) -> Tensor:
         """order -> z_0 (B,C,H/f,W/f)."""
         cond, null = self.conditions(order)
-        interval, rescale = order.plain["guidance_interval"], order.plain["guidance_rescale"]
         guide = 1.0 if order.image_guidance is None else order.image_guidance
+        scales = order.guidance, order.guidance_interval, order.guidance_rescale, guide
         with self._working(self.denoiser):
-            denoiser = guided(self.denoiser, null, order.guidance, interval, rescale, guide)
+            denoiser = guided(self.denoiser, null, *scales)
             return draw(denoiser, self.noise(order), cond, order.sampler, order.steps, self.scheduler, order.draws,
                         order.callback, order.start)  # fmt: skip
 
@@ -184,8 +199,8 @@ class Drawing:
         """B prompts -> text conditions (B,L,D), each different prompt read once."""
         assert self.text is not None
         different = list(dict.fromkeys(prompts))
-        plain = order.plain
-        cond = self.text(different, plain["clip_skip"], plain["prompt_weights"], chunks=self._chunks(order))
+        words = order.negatives + (order.prompts if order.embeds is None else [])
+        cond = self.text(different, order.clip_skip, order.prompt_weights, self._chunks(order, words))
         return cond[[different.index(prompt) for prompt in prompts]]
 
     def _told(self, order: Order, row: int) -> dict[str, Any]:
@@ -193,7 +208,8 @@ class Drawing:
         words = {"prompt": order.prompts[row], "negative_prompt": order.negatives[row], "seed": order.seeds[row]}
         notes = order.notes[row] if order.notes else {}
         model: dict[str, Any] = {"model": self.name, "model_hash": self.hash, "version": f"ldm {__version__}"}
-        model |= {"loras": self.loras.scales} if self.loras.scales else {}
+        added = {"loras": self.loras.scales, "embeddings": self.embeddings}
+        model |= {name: value for name, value in added.items() if value}
         return (
             words
             | order.settings()
@@ -224,13 +240,13 @@ def _ddim(process: Any) -> dict[str, Any]:
 
 
 class _Watch:
-    """A callback that remembers whether the drawing was stopped: then all that is left of it stops as well."""
+    """A callback that remembers where the drawing was stopped: what is left of it then stops at its first step."""
 
     def __init__(self, callback: Callback | None):
         self.callback, self.told = callback, dict[str, Any]()
 
     def __call__(self, step: int, total: int, t: float, z_0: Tensor) -> bool | None:
         go_on = self.callback(step, total, t, z_0) if self.callback and not self.told else False
-        if go_on is False and not self.told:
+        if go_on is False:
             self.told = {"executed_steps": step, "cancelled": f"at step {step} of {total}"}
         return go_on

@@ -15,10 +15,11 @@ from ldm.images import Source, to_pixels
 def to_mask(mask: Source | Sequence[Source], size: tuple[int, int]) -> Tensor:
     """Pictures, white where the picture may change -> mask (B,1,H,W) of 0 and 1 in `size` = (H, W).
 
-    Grey counts as white from the middle on. Arrays and tensors: bool, 8 bits, or floats in [0,1]. A mask of another
-    size is stretched, of another shape of sides a ValueError; so is one that is black all over.
+    Grey counts as white from the middle on, and what is transparent as black. Arrays and tensors: bool, 8 bits, or
+    floats in [0,1]. A mask of another size is stretched; one of another shape of sides, or black all over, is a
+    ValueError.
     """
-    x = to_pixels(mask, value_range=(0, 1) if _floats(mask) else None)
+    x = to_pixels(mask, background="black", value_range=(0, 1) if _floats(mask) else None)
     height, width = x.shape[-2:]
     if abs(height * size[1] - width * size[0]) > max(size) * max(2, 0.02 * max(height, width)):
         raise ValueError(f"the mask is {width}x{height}, the picture {size[1]}x{size[0]}: expected the same shape")

@@ -41,7 +41,8 @@ class Order:
     """B pictures: their words and seeds, what they begin at and are conditioned on, and how they are drawn.
 
     `size` is that of the network's picture, (height, width), each a multiple of f; `run` is how many of the steps are
-    walked, None for all; `told` and `notes` are what the task adds to the metadata of all pictures and of each.
+    walked, None for all; `asked` is what the caller called them, if not `steps`; `told` and `notes` are what the task
+    adds to the metadata of all pictures and of each.
     """
 
     prompts: list[str]
@@ -54,7 +55,10 @@ class Order:
     sampler: str
     callback: Callback | None = None
     output: str = "pil"
-    plain: dict[str, Any] = field(default_factory=lambda: dict(PLAIN))
+    guidance_interval: tuple[float, float] = (0.0, 1.0)
+    guidance_rescale: float = 0.0
+    clip_skip: int = 0
+    prompt_weights: bool = True
     noise: Tensor | None = None  # (B,C,H/f,W/f)
     embeds: Tensor | None = None  # (B,L,D)
     start: Start | None = None
@@ -62,6 +66,7 @@ class Order:
     labels: Tensor | None = None  # (B,)
     image_guidance: float | None = None
     run: int | None = None
+    asked: int | None = None
     told: dict[str, Any] = field(default_factory=dict)
     notes: list[dict[str, Any]] | None = None  # of each picture
 
@@ -82,26 +87,38 @@ class Order:
         return replace(self, **chosen)
 
     @property
+    def spread(self) -> bool:
+        """Whether more steps were laid out than asked for, to run as many on a shorter walk."""
+        return self.asked not in (None, self.steps)
+
+    @property
     def walked(self) -> int:
         """How many of the steps are run."""
         return self.steps if self.run is None else self.run
 
-    def walking(self, strength: float, T: int, exact_steps: bool = False) -> Order:
-        """The order for a picture that is given: the share `strength` of the steps, or that many `exact_steps`."""
-        run = self.steps if exact_steps and strength else steps_run(self.steps, strength)
-        steps = steps_for(run, strength) if exact_steps else self.steps
-        if exact_steps and run <= T < steps:
-            raise ValueError(f"exact_steps {run} at strength {strength}: expected a strength of {run / T:g} or more")
-        told = {"strength": strength, "executed_steps": run} | ({"exact_steps": True} if exact_steps else {})
-        return replace(self, steps=steps, run=run, told=self.told | told)
+    def walking(self, strength: float, T: int, exact_steps: bool = False, as_diffusers: bool = False) -> Order:
+        """The order for a picture that is given: the share `strength` of the steps, or that many `exact_steps`.
+
+        Diffusers' rule for the share rounds down in floating point: 0.58 of 50 steps are 28.
+        """
+        run = steps_run(self.steps, strength)
+        if as_diffusers:
+            run = int(self.steps * strength)
+        if not exact_steps or not strength:
+            return replace(self, run=run, told=self.told | {"strength": strength, "executed_steps": run})
+        steps = steps_for(self.steps, strength)
+        if self.steps <= T < steps:
+            least = f"{self.steps / T:g}"
+            raise ValueError(f"{self.steps} exact_steps at strength {strength}: expected a strength of {least} or more")
+        told = {"strength": strength, "executed_steps": self.steps, "exact_steps": True}
+        return replace(self, steps=steps, run=self.steps, asked=self.steps, told=self.told | told)
 
     def settings(self) -> dict[str, Any]:
         """What the metadata say of all pictures alike; `num_inference_steps` is what was asked for."""
-        steps = self.run if self.told.get("exact_steps") else self.steps
         height, width = self.size
-        settings = {"num_inference_steps": steps, "guidance_scale": self.guidance, "sampler": self.sampler}
-        changed = {name: value for name, value in self.plain.items() if value != PLAIN[name]}
-        return settings | {"height": height, "width": width} | changed | self.told
+        settings = {"num_inference_steps": self.asked or self.steps, "guidance_scale": self.guidance}
+        changed = {name: getattr(self, name) for name, value in PLAIN.items() if getattr(self, name) != value}
+        return settings | {"sampler": self.sampler, "height": height, "width": width} | changed | self.told
 
 
 def ordered(
@@ -135,7 +152,7 @@ def ordered(
         sampler=asked["sampler"],
         callback=asked.get("callback"),
         output=output,
-        plain={name: asked.get(name, value) for name, value in PLAIN.items()},
+        **{name: asked.get(name, value) for name, value in PLAIN.items()},
         noise=asked.get("noise"),
         embeds=_rows(asked.get("prompt_embeds"), len(prompts), each),
         told=told or {},

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Unpack
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, Unpack
 
 import torch
 from torch import Generator, Tensor
@@ -22,7 +22,7 @@ from ldm.images import Source, crop, pad, to_pixels
 from ldm.interpolating import path
 from ldm.latents import LatentSpace
 from ldm.noising import Diffusion
-from ldm.order import Order, Settings, ordered
+from ldm.order import Order, Settings, ordered, seeds_of
 from ldm.sampling import Callback, Start, default_sampler, gaussian, generators
 
 if TYPE_CHECKING:
@@ -75,7 +75,9 @@ class LatentDiffusion(Drawing):
         """Adds a textual inversion's file -> the word that stands for it in prompts; see `ldm.inversion`."""
         if self.text is None:
             raise ValueError(f"{path}: this model takes no words")
-        return inversion.load(self.text, path, token)
+        word = inversion.load(self.text, path, token)
+        self.embeddings[word] = str(path)
+        return word
 
     # ---- from words, or from nothing ----
 
@@ -121,6 +123,7 @@ class LatentDiffusion(Drawing):
     def unconditional(self, count: int = 1, **settings: Unpack[Settings]) -> list[Image.Image] | Tensor:
         """`count` pictures of whatever the model was trained on, from seed, seed + 1, ...; nothing guides them."""
         self._expect("unconditional")
+        _refuse(settings, "unconditional", "guidance_scale", "num_images_per_prompt", "negative_prompt")
         size = self.size(settings.get("height"), settings.get("width"))
         unguided: Settings = {"guidance_scale": 1.0, "num_images_per_prompt": count}
         return self.draw(self._ordered("", size, {**settings, **unguided}, task="unconditional"))
@@ -131,14 +134,15 @@ class LatentDiffusion(Drawing):
         Guided where the checkpoint names the label that stands for no class (`null_label` in its ldm.json).
         """
         self._expect("class_to_image")
-        labels = [label] if isinstance(label, int) else list(label)
+        labels = [int(label)] if isinstance(label, SupportsIndex) else [int(one) for one in label]
         classes = getattr(self.denoiser.unet.config, "num_class_embeds", None)  # type: ignore[attr-defined]
         for given in labels:
             if not classes or not 0 <= given < classes:
                 known = f"a class from 0 to {classes - 1}" if classes else "a model of classes, which this is not"
                 raise ValueError(f"label {given}: expected {known}")
         size = self.size(settings.get("height"), settings.get("width"))
-        order = self._ordered([""] * len(labels), size, settings, guides="null_label" in self.defaults)
+        guides = "null_label" in self.defaults
+        order = self._ordered([""] * len(labels), size, settings, guides, task="class_to_image")
         rows = _each(torch.tensor(labels), order)
         return self.draw(replace(order, labels=rows, notes=[{"label": int(row)} for row in rows]))
 
@@ -165,14 +169,18 @@ class LatentDiffusion(Drawing):
         """
         self._expect("image_to_image")
         prompts, x, size = self._given(prompt, image, settings)
-        order = self._edit("image_to_image", prompts, x, size, settings).walking(strength, self.process.T, exact_steps)
+        order = self._edit("image_to_image", prompts, x, size, settings).walking(
+            strength, self.process.T, exact_steps, as_diffusers
+        )
         z_0 = self._encoded(_each(x, order), order.draws if as_diffusers else None)
-        return self.draw(replace(order, start=Start(z_0, order.walked, as_diffusers=as_diffusers)), size)
+        start = Start(z_0, order.walked, spread=order.spread, as_diffusers=as_diffusers)
+        return self.draw(replace(order, start=start), size)
 
     def variations(
         self, image: Source, count: int = 4, strength: float = 0.6, prompt: str = "", **settings: Unpack[Settings]
     ) -> list[Image.Image] | Tensor:
         """One picture -> `count` like it, from seed, seed + 1, ...; without a prompt nothing guides them."""
+        _refuse(settings, "variations", "num_images_per_prompt")
         chosen: Settings = {**({} if prompt else {"guidance_scale": 1.0}), **settings, "num_images_per_prompt": count}
         return self.image_to_image(prompt, image, strength, **chosen)
 
@@ -198,7 +206,9 @@ class LatentDiffusion(Drawing):
         """
         shown = self._expect("inpaint", 0, 1 + self.latents.channels)
         prompts, x, size = self._given(prompt, image, settings)
-        order = self._edit("inpaint", prompts, x, size, settings).walking(strength, self.process.T, exact_steps)
+        order = self._edit("inpaint", prompts, x, size, settings).walking(
+            strength, self.process.T, exact_steps, as_diffusers
+        )
         white, factor = masks.to_mask(mask, size), self.latents.factor
         weights = masks.feathered(white, factor if feather is None else feather)
         x, hole, weights = _each(x, order), _each(pad(white, factor)[0], order), _each(weights, order)
@@ -206,7 +216,7 @@ class LatentDiffusion(Drawing):
         if not shown or order.walked < order.steps:
             free = None if shown else (masks.nearest if as_diffusers else masks.touched)(hole, factor).to(self.device)
             z_0 = self._encoded(x, draws)
-            order = replace(order, start=Start(z_0, order.walked, free, as_diffusers))
+            order = replace(order, start=Start(z_0, order.walked, free, order.spread, as_diffusers))
         if shown or as_diffusers:  # diffusers encodes it for any model, which moves the generators on
             order = replace(order, noise=self.noise(order))
             rest = self._encoded(x * (hole < 0.5), draws)
@@ -258,11 +268,10 @@ class LatentDiffusion(Drawing):
         self._expect("interpolate")
         if (image_a is None) != (image_b is None):
             raise ValueError("interpolate takes two pictures or none: expected image_a and image_b")
-        seed = settings.get("seed", 0)
-        if not isinstance(seed, int) or not {"num_images_per_prompt", "prompt_embeds"}.isdisjoint(settings):
-            raise ValueError("interpolate draws one picture a frame: expected one seed, and no embeds or count")
+        _refuse(settings, "interpolate", "num_images_per_prompt", "prompt_embeds")
         if frames < 1:
             raise ValueError(f"frames {frames}: expected 1 or more")
+        [seed] = seeds_of(settings.get("seed", 0), 1, 1)
         prompts, chosen = [prompt_a] * frames, Settings(**{**settings, "seed": [seed] * frames})  # type: ignore[misc]
         told: dict[str, Any] = {"prompt_b": prompt_b, **({} if seed_b is None else {"seed_b": seed_b})}
         if image_a is None or image_b is None:
@@ -351,6 +360,12 @@ class LatentDiffusion(Drawing):
         """x (n,3,H,W) -> z_0 (n,C,H/f,W/f): the posterior's mean, or a sample by a generator for each."""
         with self._working(self.latents):
             return self.latents.from_pixels(x, draws)
+
+
+def _refuse(settings: Settings, task: str, *names: str) -> None:
+    """ValueError that names a setting which this task does not take."""
+    if unwanted := [name for name in names if name in settings]:
+        raise ValueError(f"{task} takes no {unwanted[0]}")
 
 
 def _each(values: Tensor, order: Order) -> Tensor:

@@ -115,14 +115,21 @@ class Start:
     """z_0 (B,C,H,W) to begin at: the last `run` steps are walked, from it noised; where that is all, from pure noise.
 
     `free` (B,1,H,W) in [0,1] says where the picture may change; elsewhere z_0 is put back after every step, noised to
-    the time reached, and after the last as it is. `as_diffusers` keeps what diffusers' PNDM does on such a walk: it
-    loses a step, and ends with that step's noise still in the picture.
+    the time reached, and after the last as it is. `spread` lays the steps from the last time down, whatever spacing the
+    checkpoint has: so the walk begins at the share of all times that `run` is of all steps. `as_diffusers` keeps what
+    diffusers does: its image to image sees the picture at every strength, and its PNDM loses a step of a shorter walk,
+    and ends with that step's noise still in the picture.
     """
 
     z_0: Tensor
     run: int
     free: Tensor | None = None
+    spread: bool = False
     as_diffusers: bool = False
+
+    def whole(self, steps: int) -> bool:
+        """Whether all steps are walked, from pure noise."""
+        return self.run >= steps and not (self.as_diffusers and self.free is None)
 
     def held(self, z: Tensor, noised: Tensor) -> Tensor:
         """z where it is free, `noised` elsewhere."""
@@ -207,6 +214,8 @@ def draw(
     config = {**scheduler_config, **chosen.settings, "prediction_type": process.prediction_type}
     if start and start.run == 0:
         return start.z_0
+    if start and start.spread:
+        config["timestep_spacing"] = "trailing"
     if chosen.eta is None:
         walk = start and start.run < steps
         config |= {"skip_prk_steps": True} if walk and sampler == "pndm" else {}  # they cannot begin half-way
@@ -218,7 +227,7 @@ def draw(
     if start is None:
         return sample(denoise, process, noise, cond, grid, generators, callback)
     walked = grid[-start.run - 1 :]
-    z = noise if len(walked) == len(grid) else process.noise(start.z_0, walked[0], noise)
+    z = noise if start.whole(len(grid) - 1) else process.noise(start.z_0, walked[0], noise)
 
     def hold(z: Tensor, s: int) -> Tensor:
         return start.held(z, process.noise(start.z_0, 0 if s == grid[-1] else s, noise))
@@ -262,15 +271,15 @@ def _sample_by(
 
 def _begun(scheduler: Any, noise: Tensor, start: Start | None) -> tuple[Tensor, Tensor]:
     """A scheduler set to its steps -> the timesteps that are walked, and z at the first of them."""
-    skipped = scheduler.num_inference_steps - start.run if start else 0
     if start is None:
         return scheduler.timesteps, noise * scheduler.init_noise_sigma
+    skipped = max(0, scheduler.num_inference_steps - start.run)
     if hasattr(scheduler, "set_begin_index"):
-        scheduler.set_begin_index(max(0, skipped) * scheduler.order)
-    if skipped <= 0:
+        scheduler.set_begin_index(skipped * scheduler.order)
+    if start.whole(scheduler.num_inference_steps):
         return scheduler.timesteps, noise * scheduler.init_noise_sigma
     timesteps = scheduler.timesteps[skipped * scheduler.order :]
-    if hasattr(scheduler, "plms_timesteps") and not start.as_diffusers:
+    if skipped and hasattr(scheduler, "plms_timesteps") and not start.as_diffusers:
         # The first step is made twice (a Heun step), which only the whole list says.
         timesteps = scheduler.timesteps.unique_consecutive()[skipped:]
         timesteps = torch.cat([timesteps[:2], timesteps[1:]])

@@ -46,6 +46,11 @@ def test_three_formats_say_the_same(tmp_path, name):
     ]  # fmt: skip
 
 
+def test_a_value_may_hold_an_equals_sign(tmp_path):
+    [job] = read(tmp_path, "a.txt", 'a --negative "b=c" --steps=3')
+    assert job.negative_prompt == "b=c" and job.alike == {"num_inference_steps": 3}
+
+
 @pytest.mark.parametrize("prompt", ["a -- b", "x--y", "5 - 3", 'say "hi', "a --seed 3"])
 def test_a_prompt_of_a_text_file_may_hold_nearly_anything(tmp_path, prompt):
     [job] = read(tmp_path, "a.txt", prompt)
@@ -60,6 +65,8 @@ def test_a_prompt_of_a_text_file_may_hold_nearly_anything(tmp_path, prompt):
         ("a.txt", "a --seed x", "line 1: seed 'x'"),
         ("a.txt", "a --steps 2.5", "line 1: steps '2.5'"),
         ("a.txt", "a --count 0", "line 1: count 0"),
+        ("a.txt", "a --strength 0.5", "line 1: strength goes with an image"),
+        ("a.jsonl", '{"seed": 1e999}', "line 1: seed inf"),
         ("a.txt", "a --size axb", "line 1"),
         ("a.txt", "a --name ../b", "line 1: name '../b'"),
         ("a.txt", "a --name x\nb --name x", "called x.png"),
@@ -120,18 +127,25 @@ def test_a_line_may_edit_a_picture(pipeline, tmp_path):
     assert image.size == (20, 24) and image.info["ldm"]["executed_steps"] == 2
 
 
-def test_what_is_done_is_what_was_asked_for(pipeline, tmp_path):
+def test_what_is_done_is_what_was_asked_for(pipeline, tmp_path, monkeypatch):
     (tmp_path / "out").mkdir()
     [job] = read(tmp_path, "a.txt", "a red apple --steps 2 --seed 3")
-    assert not job.done(pipeline.hash)
+    assert not job.done(pipeline)
     [(_, image)] = batch.drawn(pipeline, [job])
     metadata.save(image, job.path)
-    assert job.done(pipeline.hash)
-    assert not job.done("another model")
-    [other] = read(tmp_path, "a.txt", "a red apple --steps 4 --seed 3")
-    assert other.path == job.path and not other.done(pipeline.hash)
+    assert job.done(pipeline)
+    for more in ("--steps 4", "--steps 2 --clip_skip 0", "--steps 2 --negative blue", "--steps 2 --image a.png"):
+        [other] = read(tmp_path, "a.txt", f"a red apple {more} --seed 3")
+        assert other.path == job.path and not other.done(pipeline)
+    monkeypatch.setattr(pipeline, "embeddings", {"word": "file"})
+    assert not job.done(pipeline)
+    monkeypatch.undo()
+    monkeypatch.setattr(pipeline, "hash", "another")
+    assert not job.done(pipeline)
+    metadata.save(image, job.path, metadata=False)
+    assert job.done(pipeline)
     job.path.write_bytes(job.path.read_bytes()[:100])
-    assert not job.done(pipeline.hash)
+    assert not job.done(pipeline)
 
 
 def run(*arguments, **environment):

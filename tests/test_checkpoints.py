@@ -281,6 +281,55 @@ def test_a_hub_id_without_a_network_is_one_line(monkeypatch, tmp_path):
     subprocess.run([sys.executable, "-c", code], check=True, cwd="tests")
 
 
+@pytest.fixture
+def hub(folder, tmp_path, monkeypatch):
+    """The tiny pipeline as nobody/nothing in a hub's cache of its own; the network is shut."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    repository = tmp_path / "models--nobody--nothing"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text("0" * 40)
+    return shutil.copytree(folder, repository / "snapshots" / ("0" * 40))
+
+
+def test_a_whole_copy_in_the_cache_is_not_asked_for_again(hub, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: pytest.fail("it was asked for"))
+    (hub / "tokenizer" / "merges.txt").unlink()
+    (hub / "tokenizer" / "vocab.json").rename(hub / "tokenizer" / "tokenizer.json")  # either will do
+    index = json.loads((hub / "model_index.json").read_text())
+    (hub / "model_index.json").write_text(json.dumps(index | {"safety_checker": ["stable_diffusion", "Checker"]}))
+    assert checkpoints.resolve("nobody/nothing") == hub
+    for path in hub.iterdir():
+        shutil.rmtree(path) if path.is_dir() and path.name != "vae" else None
+    (hub / "model_index.json").unlink()
+    shutil.copytree(hub / "vae", hub, dirs_exist_ok=True)  # an autoencoder alone
+    assert checkpoints.resolve("nobody/nothing") == hub
+
+
+LOST = ["vae", "unet/config.json", "text_encoder/model.safetensors", "tokenizer/merges.txt", "scheduler",
+        "model_index.json", "vae/b.safetensors"]  # fmt: skip
+
+
+@pytest.mark.parametrize("lost", LOST)
+def test_an_interrupted_download_is_completed_or_refused(hub, folder, lost, monkeypatch):
+    if lost == "vae/b.safetensors":
+        (hub / "vae" / "diffusion_pytorch_model.safetensors").rename(hub / "vae" / "a.safetensors")
+        index = {"weight_map": {"one": "a.safetensors", "two": "b.safetensors"}}
+        (hub / "vae" / "diffusion_pytorch_model.safetensors.index.json").write_text(json.dumps(index))
+    else:
+        shutil.rmtree(hub / lost) if (hub / lost).is_dir() else (hub / lost).unlink()
+    with pytest.raises(FileNotFoundError, match=f"nobody/nothing: .* lacks {lost.split('/')[0]}.* fetched") as error:
+        checkpoints.resolve("nobody/nothing")
+    assert "\n" not in str(error.value)
+
+    def fetch(repository, allow_patterns, ignore_patterns):
+        return shutil.copytree(folder, hub, dirs_exist_ok=True)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    assert checkpoints.resolve("nobody/nothing") == hub and (hub / "vae" / "config.json").exists()
+    assert checkpoints.load("nobody/nothing").text
+
+
 # ---- what a network emits: asking it ----
 
 

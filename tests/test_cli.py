@@ -339,6 +339,8 @@ def test_interpolate_writes_frames_between_two_pictures(ldm, folder, picture, tm
         (("edit", "IN", "x", "--strength", 2), "strength 2"),
         (("edit", "IN", "x", "--mask", "nothing.png"), "nothing.png"),
         (("edit", "IN", "x", "-n", 0), "--count 0"),
+        (("edit", "IN", "x", "--feather", 3), "--feather"),
+        (("edit", "IN", "x", "--image-guidance", 2), "--image-guidance"),
         (("edit", "IN", "x", "--memory", "huge"), "huge"),
         (("edit", "IN", "x", "--lora", "nothing.safetensors"), "nothing.safetensors"),
         (("edit", "IN", "x", "--embedding", "nothing.pt"), "nothing.pt"),

@@ -169,6 +169,8 @@ def test_a_file_converts_onto_itself(ldm, file):
         ("model.safetensors", "out.ckpt", ".safetensors"),
         ("model.safetensors", "no/such/folder/out.safetensors", "no/such"),
         ("damaged.safetensors", "out", "damaged.safetensors"),
+        ("damaged.safetensors", "new/out.safetensors", "damaged.safetensors"),
+        ("nothing", "new/out.safetensors", "nothing"),
     ],
 )
 def test_what_cannot_be_done_is_one_line(ldm, file, tmp_path, source, out, words):
@@ -179,7 +181,7 @@ def test_what_cannot_be_done_is_one_line(ldm, file, tmp_path, source, out, words
     assert status == 2 and words in err and err.count("\n") == 1 and sorted(tmp_path.rglob("*")) == there
 
 
-@pytest.mark.parametrize("out", ["out.safetensors", "out"])
+@pytest.mark.parametrize("out", ["out.safetensors", "new/out.safetensors", "out"])
 def test_a_disk_that_fills_up_leaves_nothing(file, tmp_path, out):
     code = (
         "import resource, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
@@ -222,6 +224,14 @@ def test_info_tells_what_a_file_is_and_what_was_decided(ldm, tmp_path, ending):
 def test_info_asks_the_embedded_network(ldm):
     told = json.loads(ldm("info", "emoji", "--json", "-")[1])
     assert told["outputs"] == told["prediction type"] == "v_prediction" and told["scale"] == 0.18215
+
+
+def test_info_says_that_a_large_network_was_not_asked(ldm, file, monkeypatch):
+    monkeypatch.setattr("ldm.cli.info.CHEAP", 100)
+    assert "outputs: not asked (large); --probe does\n" in ldm("info", file)[1]
+    assert json.loads(ldm("info", file, "--json", "-")[1])["outputs"] == "not asked (large); --probe does"
+    assert "outputs: of no clear type\n" in ldm("info", file, "--probe")[1]
+    assert "outputs" not in ldm("info", file, "--no-probe")[1]
 
 
 def test_info_of_an_autoencoder_alone(ldm, tmp_path):

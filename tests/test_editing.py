@@ -79,12 +79,22 @@ def test_text_to_image_equals_diffusers(models, family, sampler):
 
 @pytest.mark.parametrize("family", ["1.x", "2.x"])
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("strength", [0.2, 0.7])
+@pytest.mark.parametrize("strength", [0.2, 0.7, 1.0])
 def test_image_to_image_equals_diffusers(models, family, sampler, strength):
     ours, folder = models(family)
     theirs = peer(folder, diffusers.StableDiffusionImg2ImgPipeline, sampler)
+    told = {**TOLD, "guidance_scale": 1.5}
     asked = {"sampler": sampler, "as_diffusers": True}
-    assert_same(ours.image_to_image, theirs, TOLD, asked, image=PICTURE, strength=strength)
+    assert_same(ours.image_to_image, theirs, told, asked, image=PICTURE, strength=strength)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "euler"])
+def test_the_steps_of_diffusers_are_rounded_down_in_floating_point(models, sampler):
+    ours, folder = models("1.x")
+    theirs = peer(folder, diffusers.StableDiffusionImg2ImgPipeline, sampler)
+    told = {**TOLD, "num_inference_steps": 50, "guidance_scale": 1.0}
+    asked = {"sampler": sampler, "as_diffusers": True}
+    assert_same(ours.image_to_image, theirs, told, asked, image=PICTURE, strength=0.58)  # 28 steps, not 29
 
 
 @pytest.mark.parametrize("family", ["1.x", "2.x", "inpainting"])
@@ -117,7 +127,8 @@ def test_an_editing_model_equals_diffusers(models, sampler, guidance, image_guid
 
 
 @pytest.mark.parametrize(
-    "family, task", [("1.x", "image_to_image"), ("inpainting", "inpaint"), ("pix2pix", "instruct")]
+    "family, task",
+    [("2.x", "image_to_image"), ("1.x", "image_to_image"), ("inpainting", "inpaint"), ("pix2pix", "instruct")],
 )
 def test_the_comparison_would_notice_a_time_that_is_off_by_one(models, monkeypatch, family, task):
     ours, _ = models(family)
@@ -168,6 +179,15 @@ def test_the_steps_that_are_run(pipeline, exact, steps, walked):
     assert seen == [(step, walked) for step in range(1, walked + 1)]
     assert image.info["ldm"]["num_inference_steps"] == steps
     assert image.info["ldm"]["executed_steps"] == walked
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "euler", "pndm"])
+@pytest.mark.parametrize("strength", [0.3, 0.55])
+def test_exact_steps_begin_at_the_noise_that_strength_names(pipeline, sampler, strength):
+    seen = []
+    told = {"num_inference_steps": 50, "sampler": sampler, "callback": lambda step, total, t, z_0: seen.append(t)}
+    pipeline.image_to_image("x", PICTURE, strength, exact_steps=True, guidance_scale=1.0, **told)
+    assert seen[0] == pytest.approx(strength * 1000, abs=8)
 
 
 def test_one_picture_serves_all_prompts_and_one_prompt_all_pictures(pipeline):
@@ -274,8 +294,19 @@ def test_an_unknown_argument_is_named(pipeline):
 
 @pytest.mark.parametrize("bad", [{"frames": 0}, {"image_a": PICTURE}, {"seed": [1, 2]}, {"num_images_per_prompt": 2}])
 def test_walks_that_make_no_sense_are_refused(pipeline, bad):
-    with pytest.raises(ValueError, match="frames|pictures|picture"):
+    with pytest.raises(ValueError, match="frames|pictures|seeds|num_images_per_prompt"):
         pipeline.interpolate("a", "b", **bad)
+
+
+def test_seeds_of_any_kind(pipeline):
+    assert len(pipeline.interpolate("a", "b", frames=2, seed=np.int64(3), num_inference_steps=1)) == 2
+    assert len(pipeline.interpolate("a", "b", frames=2, seed=None, num_inference_steps=1)) == 2
+
+
+@pytest.mark.parametrize("task, bad", [("unconditional", "guidance_scale"), ("unconditional", "num_images_per_prompt")])
+def test_what_a_task_would_not_heed_is_refused(pipeline, task, bad):
+    with pytest.raises(ValueError, match=bad):
+        getattr(pipeline, task)(**{bad: 2})
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,10 @@ SQUARE[8:14, 10:20] = True
         Image.fromarray(SQUARE),
         Image.fromarray(SQUARE.astype(np.uint8) * 200),
         Image.fromarray(SQUARE.astype(np.uint8) * 255).convert("RGB"),
+        Image.fromarray(np.dstack([np.full((24, 32, 3), 255, np.uint8), SQUARE.astype(np.uint8) * 255])),
+        Image.fromarray(np.dstack([np.full((24, 32), 255, np.uint8), SQUARE.astype(np.uint8) * 255])),
     ],
-    ids=["bool", "uint8", "float", "tensor", "1", "L", "RGB"],
+    ids=["bool", "uint8", "float", "tensor", "1", "L", "RGB", "RGBA", "LA"],
 )
 def test_any_kind_of_picture(mask):
     assert torch.equal(masks.to_mask(mask, (24, 32))[0, 0], torch.tensor(SQUARE).float())

@@ -25,4 +25,4 @@ def test_notebook_defines_nothing(path):
 
 
 def test_there_are_notebooks():
-    assert [path.stem for path in NOTEBOOKS][:2] == ["01_latents", "02_noising"]
+    assert [path.stem for path in NOTEBOOKS] == ["01_latents", "02_noising", "03_text_to_image", "04_editing"]

@@ -363,7 +363,6 @@ SD2 = {
 def test_the_published_names_are_the_ones_made_here_and_the_ones_used(names, second, context):
     """At full size, without numbers: every published tensor is found, and none is used that is not published."""
     from ldm.checkpoints import architecture, modules, singlefile
-    from ldm.checkpoints.contents import Contents
     from ldm.checkpoints.tensors import File
 
     shapes = under(UNET, compvis_unet((320, 640, 1280, 1280), 2, (True, True, True, False), context, 4, flat=second))
@@ -387,7 +386,6 @@ def test_the_published_names_are_the_ones_made_here_and_the_ones_used(names, sec
     assert contents.configs["unet"].get("attention_head_dim") == ([5, 10, 20, 20] if second else 8)
     assert contents.configs["text_encoder"]["num_attention_heads"] == (16 if second else 12)
     assert contents.configs["text_encoder"]["num_hidden_layers"] == (23 if second else 12)
-    assert isinstance(contents, Contents)
 
 
 # ---- what is decided ----
@@ -438,6 +436,24 @@ def test_who_says_what_the_network_emits(tmp_path):
     assert scheduler["rescale_betas_zero_snr"] and scheduler["timestep_spacing"] == "trailing"
     with pytest.raises(CheckpointError, match="'vpred'"):
         checkpoints.read(key, "vpred")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("title: my notes\n", (V, False)),
+        ("target: ldm.models.autoencoder.AutoencoderKL\n# linear_start: 0.1\n", (V, False)),
+        ("parameterization: mine\n", (V, False)),
+        ("model:\n  target: ldm.models.diffusion.ddpm.LatentDiffusion\n", (EPS, True)),
+        ("model:\n  target: 'ldm.models.diffusion.ddpm.LatentInpaintDiffusion'\n", (EPS, True)),
+        ("model:\n  params:\n    linear_start: 0.00085\n", (EPS, True)),
+        ("model:\n  params:\n    linear_start: 0.00085\n    parameterization: v # 768\n", (V, True)),
+    ],
+)
+def test_notes_beside_a_file_are_no_options(tmp_path, text, expected):
+    path = write(published("2.x"), tmp_path / "m.safetensors")
+    path.with_suffix(".yaml").write_text(text)
+    assert decided(path) == expected
 
 
 def test_the_steps_of_published_second_versions(tmp_path):

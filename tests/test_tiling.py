@@ -3,15 +3,20 @@
 import copy
 import gc
 import itertools
+import json
 import threading
+from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from sklearn.datasets import load_sample_images
 from torch import nn
 
 import ldm.tiling
+from ldm.images import to_pixels
+from ldm.latents import LatentSpace
 from ldm.moments import SharedNorm, Sharing, moments, norms, pooled, witness
 from ldm.precision import LOGVAR_FLOOR, NonFiniteError, decoding, encoding
 from ldm.roundtrip import psnr
@@ -372,3 +377,34 @@ def test_what_cannot_be_is_one_line(wrong, message):
 )
 def test_out_of_memory_is_told_from_other_errors(error, said):
     assert out_of_memory(error) is said
+
+
+# The embedded autoencoder.
+
+
+@pytest.fixture(scope="module")
+def picture():
+    """x (1,3,H,W): a photograph that scikit-learn carries, 640 x 427, cut to whole latents."""
+    photograph = load_sample_images().images[1]
+    return to_pixels(photograph[:424, :640])
+
+
+def test_a_photograph_in_tiles_is_the_photograph_and_has_no_seam(picture):
+    whole, tiles = (LatentSpace.from_pretrained("emoji", memory=memory) for memory in ("auto", Tiling(1, 1, 192, 48)))
+    with torch.no_grad():
+        z, z_tiles = whole.from_pixels(picture), tiles.from_pixels(picture)
+        x, x_tiles = whole.to_pixels(z), tiles.to_pixels(z)
+    assert (z - z_tiles).square().mean().sqrt() < 0.01 * z.std()
+    assert psnr(x, x_tiles) > 45
+    borders = {edge * 4 for cut in (Cut(106, 48, 12), Cut(160, 48, 12)) for edge in cut.begins}
+    for axis in (-1, -2):
+        jumps = (x_tiles - x).diff(dim=axis).abs().mean(dim=[d for d in range(4) if d != 4 + axis])
+        at = torch.tensor([place in borders for place in range(1, len(jumps) + 1)])
+        assert jumps[at].max() <= jumps[~at].max()
+
+
+def test_the_benchmark_says_what_was_asked_for():
+    found = json.loads((Path(__file__).parent.parent / "benchmarks" / "tiling.json").read_text(encoding="utf-8"))
+    tiles = found["ways"]["tiles"]
+    assert tiles["peak_of_whole"] <= 1 / 3
+    assert tiles["largest_jump"]["overlaps"]["line_mean"] <= tiles["largest_jump"]["inside"]["line_mean"]

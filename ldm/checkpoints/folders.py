@@ -61,20 +61,50 @@ def resolve(source: str | Path, subfolder: str | None = None) -> Path:
 
 
 def _from_hub(repository: str) -> Path:
-    from huggingface_hub import snapshot_download
+    """The cached folder of a hub repository; what it lacks, after an interrupted download for instance, is fetched."""
+    from huggingface_hub import snapshot_download, try_to_load_from_cache
 
+    for name in ("model_index.json", "config.json"):
+        found = try_to_load_from_cache(repository, name)
+        if isinstance(found, str) and not _lacking(Path(found).parent):
+            return Path(found).parent
     try:
-        cached = Path(snapshot_download(repository, local_files_only=True))
-        if (cached / "unet").is_dir() or (cached / "config.json").exists():
-            return cached
-    except OSError:  # not in the cache
-        pass
-    try:
-        return Path(snapshot_download(repository, allow_patterns=PATTERNS, ignore_patterns=UNWANTED))
+        fetched = Path(snapshot_download(repository, allow_patterns=PATTERNS, ignore_patterns=UNWANTED))
     except Exception as error:  # the hub's client raises many kinds; each means the same here
         raise FileNotFoundError(
-            f"{repository} is neither a folder here nor in the hub's cache, and could not be fetched ({reason(error)})"
+            f"{repository} is neither a folder here nor whole in the hub's cache, "
+            f"and could not be fetched ({reason(error).partition('. ')[0]})"  # the rest is advice for its own callers
         ) from None
+    if lacking := _lacking(fetched):  # without a network the client hands out what it has
+        raise FileNotFoundError(f"{repository}: {fetched} lacks {', '.join(lacking)}, which could not be fetched")
+    return fetched
+
+
+def _lacking(folder: Path) -> list[str]:
+    """The parts that a folder's model_index.json names and that are not whole; without one it is an autoencoder's."""
+    if not _named(folder):
+        return [] if _is_whole(folder, "vae") else ["model_index.json, or an autoencoder's config.json and weights"]
+    return [part for part in _named(folder) if not _is_whole(folder / part, part)]
+
+
+def _named(folder: Path) -> list[str]:
+    """The parts that a folder's model_index.json names, of those that are used here; none without one."""
+    index = read_json(folder / "model_index.json") if (folder / "model_index.json").exists() else {}
+    return [part for part in PARTS if index.get(part) not in (None, [None, None])]
+
+
+def _is_whole(folder: Path, part: str) -> bool:
+    """Whether the files of a part are there, every shard of its weights among them."""
+
+    def has(*names: str) -> bool:
+        return all((folder / name).exists() for name in names)
+
+    if part == "tokenizer":
+        return has("vocab.json", "merges.txt") or has("tokenizer.json")
+    if part == "scheduler":
+        return has("scheduler_config.json")
+    weights = _weights_file(folder, part)
+    return has("config.json") and weights is not None and all(shard.exists() for shard in _shards(weights))
 
 
 # ---- reading ----
@@ -84,7 +114,9 @@ def read_folder(folder: Path, prediction_type: str | None = None) -> Contents:
     """A pipeline's folder, or a lone autoencoder's -> Contents."""
     if not (folder / "unet").is_dir() and (folder / "config.json").exists():
         return read_part(folder, "vae")
-    parts = [part for part in MODULES if part != "text_encoder" or (folder / part).is_dir()]
+    parts = ["vae", "unet"]
+    if (folder / "text_encoder").is_dir() or "text_encoder" in _named(folder):
+        parts.append("text_encoder")
     found = [read_part(folder / part, part) for part in parts]
     scheduler = load_scheduler(folder)
     decision = prediction.asked(prediction_type) or prediction.configured(scheduler)
@@ -111,7 +143,7 @@ def read_part(folder: Path, part: str) -> Contents:
     """The folder of one module -> Contents of that part alone."""
     if not (folder / "config.json").exists():
         raise FileNotFoundError(f"{folder} holds no config.json")
-    tensors = normal(part, _weights(folder, TRANSFORMERS if part == "text_encoder" else DIFFUSERS))
+    tensors = normal(part, _weights(folder, part))
     contents = Contents({part: tensors}, {part: read_json(folder / "config.json")}, where={part: str(folder)})
     if part == "vae":
         named_there = "scaling_factor" in contents.configs[part]
@@ -140,28 +172,42 @@ def load_defaults(folder: Path) -> dict[str, Any]:
     return read_json(folder / "ldm.json") if (folder / "ldm.json").exists() else {}
 
 
-def _weights(folder: Path, stem: str) -> "dict[str, Tensor]":
-    """The tensors in a module's folder: safetensors, whole or in shards, else in half precision, else pickled."""
-    pickled = DIFFUSERS if stem == DIFFUSERS else "pytorch_model"
-    for name in (f"{stem}.safetensors", f"{stem}.safetensors.index.json", f"{stem}.fp16.safetensors",
-                 f"{stem}.safetensors.index.fp16.json", f"{pickled}.bin"):  # fmt: skip
-        if (folder / name).exists():
-            return _shards(folder / name) if name.endswith(".json") else read_tensors(folder / name).tensors
-    raise FileNotFoundError(
-        f"{folder} holds no weights: expected {stem}.safetensors, sharded or .fp16, or {pickled}.bin"
-    )
-
-
-def _shards(index: Path) -> "dict[str, Tensor]":
-    """An index of shards -> the tensors of all of them."""
-    names = read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise CheckpointError(f"{index} holds no weight_map of tensors to files")
-    shards = sorted(set(names.values()))
-    missing = [name for name in shards if not (index.parent / name).exists()]
+def _weights(folder: Path, part: str) -> "dict[str, Tensor]":
+    """The tensors in a module's folder, all shards together."""
+    found = _weights_file(folder, part)
+    if found is None:
+        whole, pickled = _stems(part)
+        raise FileNotFoundError(
+            f"{folder} holds no weights: expected {whole}.safetensors, sharded or .fp16, or {pickled}.bin"
+        )
+    shards = _shards(found)
+    missing = [shard.name for shard in shards if not shard.exists()]
     if missing:
-        raise FileNotFoundError(f"{index.parent} lacks {len(missing)} of {len(shards)} shards, {missing[0]} the first")
-    return {name: tensor for shard in shards for name, tensor in read_tensors(index.parent / shard).tensors.items()}
+        raise FileNotFoundError(f"{folder} lacks {len(missing)} of {len(shards)} shards, {missing[0]} the first")
+    return {name: tensor for shard in shards for name, tensor in read_tensors(shard).tensors.items()}
+
+
+def _weights_file(folder: Path, part: str) -> Path | None:
+    """A module's file of weights: safetensors, whole or an index of shards, else in half precision, else pickled."""
+    stem, pickled = _stems(part)
+    names = (f"{stem}.safetensors", f"{stem}.safetensors.index.json", f"{stem}.fp16.safetensors",
+             f"{stem}.safetensors.index.fp16.json", f"{pickled}.bin")  # fmt: skip
+    return next((folder / name for name in names if (folder / name).exists()), None)
+
+
+def _stems(part: str) -> tuple[str, str]:
+    """What the part's library calls its weights, as safetensors and pickled."""
+    return (TRANSFORMERS, "pytorch_model") if part == "text_encoder" else (DIFFUSERS, DIFFUSERS)
+
+
+def _shards(weights: Path) -> list[Path]:
+    """A file of weights -> itself; an index of shards -> the files that it names."""
+    if weights.suffix != ".json":
+        return [weights]
+    names = read_json(weights).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise CheckpointError(f"{weights} holds no weight_map of tensors to files")
+    return [weights.parent / name for name in sorted(set(names.values()))]
 
 
 # ---- writing ----

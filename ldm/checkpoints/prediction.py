@@ -15,6 +15,8 @@ WORDS = {"epsilon": "epsilon", "eps": "epsilon", "v_prediction": "v_prediction",
          "sample": "sample", "x0": "sample"}  # fmt: skip
 # Steps that the published 2.x files counted: 512-base-ema and v2-1_768-ema-pruned.
 STEPS = {875000: "epsilon", 110000: "v_prediction"}
+# A line of options that only a model of CompVis' kind has: LatentDiffusion, LatentInpaintDiffusion, or their schedule.
+COMPVIS = re.compile(r"""^\s*(target\s*:\s*["']?[\w.]*\bLatent\w*Diffusion\b|linear_start\s*:)""", re.M)
 
 
 def asked(prediction_type: str | None) -> Decision | None:
@@ -46,9 +48,9 @@ def _statements(file: File, scheduler: dict[str, Any]) -> Iterator[Decision]:
     word = file.metadata.get("modelspec.prediction_type", "").lower()
     if word in WORDS:
         yield Decision(WORDS[word], "the file's metadata, modelspec.prediction_type")
-    beside = options(file.path)
-    if beside is not None:  # CompVis' own default is eps
-        yield Decision(WORDS.get(beside.get("parameterization", "eps"), "epsilon"), file_name(_beside(file.path)))
+    word = options(file.path).get("parameterization", "")
+    if word in WORDS:
+        yield Decision(WORDS[word], file_name(_beside(file.path)))
 
 
 def guessed(file: File, family: str, channels: int) -> Decision:
@@ -61,14 +63,17 @@ def guessed(file: File, family: str, channels: int) -> Decision:
     return Decision("v_prediction", "as 2.x at 768 pixels; its base models at 512 emit epsilon", sure=False)
 
 
-def options(path: Path) -> dict[str, str] | None:
-    """parameterization and scale_factor from CompVis' options, a .yaml of the file's name beside it; None without."""
+def options(path: Path) -> dict[str, str]:
+    """parameterization and scale_factor from CompVis' options, a .yaml of the file's name beside it; empty without.
+
+    CompVis' own default, eps, counts only where the .yaml shows that it is of such a model: it may be anyone's notes.
+    """
     try:
         text = _beside(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        return None
-    found = re.findall(r"""^\s*(parameterization|scale_factor)\s*:\s*["']?([\w.]+)""", text, re.M)
-    return dict(found)
+        return {}
+    default = {"parameterization": "eps"} if COMPVIS.search(text) else {}
+    return default | dict(re.findall(r"""^\s*(parameterization|scale_factor)\s*:\s*["']?([\w.]+)""", text, re.M))
 
 
 def _beside(path: Path) -> Path:

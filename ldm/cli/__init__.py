@@ -1,8 +1,10 @@
 """The command line: one small file for each command; nothing heavy is imported before a command runs."""
 
 import logging
+import os
 import sys
 import warnings
+from typing import Annotated
 
 import typer
 
@@ -23,6 +25,19 @@ app.command()(info.info)
 app.command()(convert.convert)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(train.app, name="train")
+
+
+@app.callback()
+def everywhere(
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Fetch nothing: a hub id is looked for in the hub's cache alone.")
+    ] = False,
+) -> None:
+    """What holds for every command."""
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"  # read when the hub's client is imported
+        if client := sys.modules.get("huggingface_hub.constants"):
+            client.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
 
 
 def main() -> None:

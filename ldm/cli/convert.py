@@ -34,9 +34,16 @@ def convert(
         raise ValueError(f"OUT {out}: expected a name that ends in .safetensors, or a folder")
     if out.exists() and not force:
         raise ValueError(f"OUT {out} exists; --force replaces it")
-    if single:
-        options.writable(out).parent.mkdir(exist_ok=True)
-    decisions = checkpoints.convert(source, out, options.dtype_of(dtype) if dtype else None, prediction_type)
+    kind = options.dtype_of(dtype) if dtype else None
+    made = single and not options.writable(out).parent.exists()
+    if made:
+        out.parent.mkdir()
+    try:
+        decisions = checkpoints.convert(source, out, kind, prediction_type)
+    except BaseException:  # a source that cannot be read, a full disk, an interruption
+        if made:
+            out.parent.rmdir()
+        raise
     for name, decision in decisions.items():
         print(f"{name}: {decision.value}" + (f" ({decision.why})" if decision.why else ""))
     print(out)

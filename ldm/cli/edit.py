@@ -27,8 +27,8 @@ def edit(
         int | None, typer.Option(help="Pixels over which the mask fades.  [default: a latent's]")
     ] = None,
     image_guidance: Annotated[
-        float, typer.Option(help="How much of the picture an editing model (InstructPix2Pix) keeps.")
-    ] = 1.5,
+        float | None, typer.Option(help="How much of the picture an editing model keeps.  [default: 1.5]")
+    ] = None,
     model: options.Model = "emoji",
     negative: options.Negative = None,
     count: options.Count = None,
@@ -67,7 +67,9 @@ def edit(
     paths = outputs.paths_of(out, [name], count, seed)
 
     pipeline = options.pipeline_of(model, device, dtype, memory, lora, embedding)
-    task, more = _task(pipeline, mask, strength, exact_steps, feather, image_guidance)
+    told = {"mask": mask, "strength": strength, "exact_steps": exact_steps or None, "feather": feather,
+            "image_guidance_scale": image_guidance}  # fmt: skip
+    task, more = _task(pipeline, {key: value for key, value in told.items() if value is not None})
     asked = {
         "negative_prompt": negative, "height": height, "width": width, "num_inference_steps": steps,
         "guidance_scale": 1.0 if guidance is None and not prompt else guidance, "sampler": sampler,
@@ -78,18 +80,15 @@ def edit(
     outputs.save_all(images, paths, metadata=not no_metadata)
 
 
-def _task(
-    pipeline: Any,
-    mask: str | None,
-    strength: float | None,
-    exact_steps: bool,
-    feather: int | None,
-    image_guidance: float,
-) -> tuple[Any, dict[str, Any]]:
-    """What this model does with what was given, and the arguments that this task takes."""
-    if pipeline.channels_beside == pipeline.latents.channels and mask is None:
-        return pipeline.instruct, {"image_guidance_scale": image_guidance}
-    walk = {"exact_steps": exact_steps, **({} if strength is None else {"strength": strength})}
-    if mask is None:
-        return pipeline.image_to_image, walk
-    return pipeline.inpaint, {"mask": mask, "feather": feather, **walk}
+def _task(pipeline: Any, told: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """What this model does with what was given; ValueError for an option that this task has no use for."""
+    if pipeline.channels_beside == pipeline.latents.channels:
+        task, takes = pipeline.instruct, {"image_guidance_scale"}
+    elif "mask" in told:
+        task, takes = pipeline.inpaint, {"mask", "feather", "strength", "exact_steps"}
+    else:
+        task, takes = pipeline.image_to_image, {"strength", "exact_steps"}
+    if unused := [key for key in told if key not in takes]:
+        option = unused[0].replace("_", "-").removesuffix("-scale")
+        raise ValueError(f"--{option}: of no use to {task.__name__}, which is what this model is asked for here")
+    return task, told

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from ldm.pipeline import LatentDiffusion
 
 PARAMETERS = ("negative_prompt", "height", "width", "num_inference_steps", "guidance_scale", "sampler", "clip_skip")
+REPEATED = (*PARAMETERS, "guidance_interval", "guidance_rescale", "prompt_weights")
 KINDS: dict[str, Any] = {
     "prompt": str, "negative_prompt": str, "prompts": list, "count": int, "seed": int, "height": int, "width": int,
     "num_inference_steps": int, "guidance_scale": (int, float), "sampler": str, "model": str, "clip_skip": int,
+    "guidance_interval": list, "guidance_rescale": (int, float), "prompt_weights": bool, "loras": dict,
+    "embeddings": dict,
 }  # fmt: skip
 PromptsFile = Annotated[
     Path | None,
@@ -74,9 +77,8 @@ def generate(
     told = _told(from_image)
     width, height = options.size_of(size)
     asked = dict(zip(PARAMETERS, (negative, height, width, steps, guidance, sampler, clip_skip), strict=True))
-    settings = {key: told.get(key) if value is None else value for key, value in asked.items()}
-    settings = {key: value for key, value in settings.items() if value is not None}
-    settings |= {"prompt_weights": False} if no_weights or told.get("prompt_weights") is False else {}
+    settings = {key: told[key] for key in REPEATED if key in told} | {k: v for k, v in asked.items() if v is not None}
+    settings |= {"prompt_weights": False} if no_weights else {}
     count = told.get("count", 1) if count is None else count
     options.at_least_one(count=count)
     seed = told.get("seed", 0) if seed is None else seed
@@ -91,6 +93,8 @@ def generate(
         grid = grid or "prompts" in told
         jobs = _asked(prompts, out, count, seed, grid, settings)
 
+    lora = lora or [f"{file}:{scale}" for file, scale in told.get("loras", {}).items()]
+    embedding = embedding or list(told.get("embeddings", {}).values())
     pipeline = options.pipeline_of(model or told.get("model") or "emoji", device, dtype, memory, lora, embedding)
     if told.get("model_hash") not in (None, pipeline.hash):
         log.warning("%s was made by other weights, %s; these are %s", from_image, told["model_hash"], pipeline.hash)
@@ -98,7 +102,7 @@ def generate(
         _draw_listed(pipeline, jobs, out or Path(), not no_metadata)
         return
     images = _drawn(pipeline, jobs)
-    drawn = [(_sheet(list(images), prompts or [], count), jobs[0])] if grid else zip(images, jobs, strict=True)
+    drawn = [(_sheet(list(images), prompts or [], count), job) for job in jobs[:1]] if grid else zip(images, jobs)
     for image, job in drawn:
         outputs.save_all([image], [job.path], not no_metadata)
 
@@ -107,7 +111,7 @@ def _asked(
     prompts: list[str], out: Path | None, count: int, seed: int, grid: bool, settings: dict[str, Any]
 ) -> "list[Job]":
     """The command line's own prompts -> this process's share of them; a grid is drawn by one process."""
-    from ldm.batch import Job, share
+    from ldm.batch import Job, first_process, share
 
     names = [slug(prompt) for prompt in prompts]
     if grid:
@@ -119,7 +123,7 @@ def _asked(
     negative = alike.pop("negative_prompt", "")
     rows = [(prompt, seed + j) for prompt in prompts for j in range(count)]
     jobs = [Job(path, *row, negative, alike) for path, row in zip(paths, rows, strict=True)]
-    return jobs if grid else share(jobs)
+    return share(jobs) if not grid else jobs if first_process() else []
 
 
 def _listed(file: Path, out: Path, common: dict[str, Any]) -> "list[Job]":
@@ -149,7 +153,7 @@ def _draw_listed(pipeline: "LatentDiffusion", jobs: "list[Job]", out: Path, meta
     """Draws what is not there yet, a line in the manifest for each; ValueError at the end if any failed."""
     from ldm import batch
 
-    missing = [job for job in jobs if not job.done(pipeline.hash)]
+    missing = [job for job in jobs if not job.done(pipeline)]
     failed = 0
     with outputs.stepping(len(batch.batches(missing))) as shown:
         for job, result in batch.drawn(pipeline, missing, shown):

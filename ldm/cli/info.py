@@ -64,7 +64,9 @@ def _model(source: str, probe: bool | None) -> dict[str, Any]:
     found["factor"] = 2 ** (len(contents.configs["vae"].get("block_out_channels", [0])) - 1)
     if "unet" in contents.tensors:
         found["scheduler"] = contents.configs["scheduler"].get("_class_name")
-        if found["unet parameters"] <= CHEAP if probe is None else probe:
+        if probe is None and found["unet parameters"] > CHEAP:
+            found["outputs"] = "not asked (large); --probe does"
+        elif probe is not False:
             contents.decisions = checkpoints.settled(checkpoints.parts_of(contents, source)).decisions
     for name, decision in contents.decisions.items():
         found[name] = decision.value

@@ -45,11 +45,15 @@ Json = Annotated[Path | None, typer.Option("--json", help="Write the figures to 
 
 
 def device_of(name: str) -> str:
-    """auto -> cuda, mps or cpu; ValueError for a device that is not here."""
+    """auto -> this process's cuda device, mps or cpu; ValueError for a device that is not here."""
+    import os
+
     import torch
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        if torch.cuda.is_available():  # torchrun and accelerate launch number the processes of a machine
+            return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         torch.empty(0, device=name)
     except (RuntimeError, AssertionError, NotImplementedError):
