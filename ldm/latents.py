@@ -105,10 +105,12 @@ class LatentSpace:
     ) -> LatentSpace:
         """An embedded name, a folder (of a pipeline or of the autoencoder alone), a single file, or a hub id.
 
-        `scale` and `shift` win over what the weights' config says.
+        `scale` and `shift` win over what the weights' config says. Of a model of pixels the space is pixels themselves.
         """
-        from ldm.checkpoints import load_vae
+        from ldm.checkpoints import load_vae, locate, of_pixels
 
+        if subfolder is None and of_pixels(locate(os.fspath(source))):
+            return cls.identity()
         return cls(load_vae(os.fspath(source), subfolder, scale), scale, shift, memory=memory)
 
     @classmethod

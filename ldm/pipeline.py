@@ -52,7 +52,7 @@ class LatentDiffusion(Drawing):
         """
         found = checkpoints.load(source, prediction_type)
         denoiser = Denoiser(found.unet, Diffusion.from_config(found.scheduler))
-        space = LatentSpace(found.vae, memory=memory)
+        space = LatentSpace.identity() if found.vae is None else LatentSpace(found.vae, memory=memory)
         pipeline = cls(space, denoiser, found.text, found.scheduler, found.defaults, found.name, found.hash, memory)
         pipeline.to(device, dtype)
         return pipeline

@@ -36,6 +36,7 @@ from ldm.checkpoints.folders import (
     load_defaults,
     load_scheduler,
     load_tokenizer,
+    of_pixels,
     read_folder,
     read_part,
     resolve,
@@ -70,6 +71,7 @@ __all__ = [
     "load_vae",
     "locate",
     "named",
+    "of_pixels",
     "parts_of",
     "read",
     "read_json",
@@ -83,7 +85,7 @@ __all__ = [
 class Parts:
     """The parts of a model, as a pipeline takes them; `decisions` tells what was found out about it, and how."""
 
-    vae: "nn.Module"
+    vae: "nn.Module | None"  # None: a model of pixels
     unet: "nn.Module"
     text: "TextEncoder | None"
     scheduler: dict[str, Any]
@@ -109,7 +111,7 @@ def parts_of(contents: Contents, source: str | Path) -> Parts:
     if "unet" not in contents.tensors:
         raise CheckpointError(f"{source} is an autoencoder alone; expected a model with a U-Net")
     return Parts(
-        module_of(contents, "vae"),
+        module_of(contents, "vae") if "vae" in contents.tensors else None,
         module_of(contents, "unet"),
         text_of(contents),
         contents.configs["scheduler"],
@@ -128,6 +130,8 @@ def settled(parts: Parts) -> Parts:
     """
     from ldm.checkpoints.probe import probe_model
 
+    if parts.vae is None:
+        return parts
     verdict = probe_model(parts.vae, parts.unet, parts.text, parts.scheduler)
     if verdict is None:
         return parts
@@ -170,7 +174,7 @@ def convert(
         parts = settled(parts_of(contents, source))
         contents.decisions, contents.configs["scheduler"] = parts.decisions, parts.scheduler
         contents.configs["unet"]["sample_size"] = parts.unet.config["sample_size"]  # type: ignore[index]
-    if not contents.decisions["scale"].sure:
+    if "vae" in contents.tensors and not contents.decisions["scale"].sure:
         scale = contents.configs["vae"]["scaling_factor"] = load_vae(source).config["scaling_factor"]  # type: ignore[index]
         contents.decisions["scale"] = Decision(scale, "measured, see the warning")
     write = write_file if out.suffix == ".safetensors" else write_folder
@@ -180,7 +184,7 @@ def convert(
 
 def save(
     folder: str | Path,
-    vae: "nn.Module",
+    vae: Any,
     unet: "nn.Module",
     text: "TextEncoder | None",
     scheduler: dict[str, Any],
@@ -188,7 +192,7 @@ def save(
     dtype: "torch.dtype | None" = None,
     vae_entries: dict[str, Any] | None = None,
 ) -> None:
-    """Writes the parts of a model in diffusers' layout, as `write_folder` does.
+    """Writes the parts of a model in diffusers' layout, as `write_folder` does; without weights, a VAE is not written.
 
     `dtype` of the weights on disk (None: as they are); `vae_entries` name the scale in the VAE's config.
     """

@@ -44,17 +44,19 @@ class Contents:
 
 
 def contents_of(
-    vae: "nn.Module",
+    vae: Any,
     unet: "nn.Module",
     text: "TextEncoder | None",
     scheduler: dict[str, Any],
     defaults: dict[str, Any] | None = None,
     vae_entries: dict[str, Any] | None = None,
 ) -> Contents:
-    """Modules -> Contents; `vae_entries` win over the autoencoder's config."""
-    modules: dict[str, Any] = {"vae": vae, "unet": unet} | ({} if text is None else {"text_encoder": text.model})
+    """Modules -> Contents; `vae_entries` win over the autoencoder's config. One without weights is that of pixels."""
+    learnt = {"vae": vae} if hasattr(vae, "state_dict") else {}
+    modules: dict[str, Any] = learnt | {"unet": unet} | ({} if text is None else {"text_encoder": text.model})
     configs = {part: module_config(module) for part, module in modules.items()}
-    configs["vae"] |= vae_entries or {}
+    if learnt:
+        configs["vae"] |= vae_entries or {}
     configs |= {"scheduler": scheduler} | ({"defaults": defaults} if defaults else {})
     tensors = {part: normal(part, module.state_dict()) for part, module in modules.items()}
     return Contents(tensors, configs, None if text is None else text.tokenizer)

@@ -114,7 +114,7 @@ def read_folder(folder: Path, prediction_type: str | None = None) -> Contents:
     """A pipeline's folder, or a lone autoencoder's -> Contents."""
     if not (folder / "unet").is_dir() and (folder / "config.json").exists():
         return read_part(folder, "vae")
-    parts = ["vae", "unet"]
+    parts = ["unet"] if of_pixels(folder) else ["vae", "unet"]
     if (folder / "text_encoder").is_dir() or "text_encoder" in _named(folder):
         parts.append("text_encoder")
     found = [read_part(folder / part, part) for part in parts]
@@ -134,9 +134,16 @@ def read_folder(folder: Path, prediction_type: str | None = None) -> Contents:
         "layout": Decision("folder"),
         "architecture": Decision(described(contents.configs["unet"])),
         "prediction type": decision,
-        "scale": found[0].decisions["scale"],
     }
+    contents.decisions |= {"scale": found[0].decisions["scale"]} if "vae" in parts else {}
     return contents
+
+
+def of_pixels(folder: Path) -> bool:
+    """Whether a pipeline's index names a U-Net and no autoencoder: a diffusion model of pixels."""
+    index = folder / "model_index.json"
+    named_there = read_json(index) if index.exists() else {"vae": None}
+    return "unet" in named_there and "vae" not in named_there
 
 
 def read_part(folder: Path, part: str) -> Contents:
@@ -280,10 +287,13 @@ def _index(contents: Contents) -> dict[str, Any]:
     unet = contents.configs["unet"]
     parts: dict[str, Any] = {
         "_diffusers_version": version("diffusers"),  # its inpainting pipeline does not load without
-        "vae": ["diffusers", "AutoencoderKL"],
         "unet": ["diffusers", unet.get("_class_name", "UNet2DConditionModel")],
         "scheduler": ["diffusers", contents.configs["scheduler"]["_class_name"]],
     }
+    if "vae" not in contents.tensors:
+        pixels = "DDIMPipeline" if unet.get("_class_name") == "UNet2DModel" else None
+        return ({"_class_name": pixels} if pixels and "text_encoder" not in contents.tensors else {}) | parts
+    parts |= {"vae": ["diffusers", "AutoencoderKL"]}
     if "text_encoder" not in contents.tensors:  # diffusers has no pipeline of just these parts
         return parts
     parts |= {"text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"]}

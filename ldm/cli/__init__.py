@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ldm.cli import convert, edit, evaluate, generate, info, interpolate, roundtrip, train
+from ldm.cli import convert, edit, encode, evaluate, generate, info, interpolate, roundtrip, train
 
 app = typer.Typer(
     name="ldm",
@@ -22,6 +22,7 @@ app.command()(edit.edit)
 app.command()(interpolate.interpolate)
 app.command()(roundtrip.roundtrip)
 app.command()(info.info)
+app.command()(encode.encode)
 app.command()(convert.convert)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(train.app, name="train")

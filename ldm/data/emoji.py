@@ -14,11 +14,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from ldm.data import sprites
+from ldm.data.items import Item
 
 COLOURS = {
     "red": (214, 48, 49), "orange": (245, 146, 40), "yellow": (250, 218, 80), "green": (70, 160, 80),
@@ -197,13 +199,17 @@ class EmojiScenes:
     def scene(self, i: int) -> Scene:
         return split_scene(self.rng(i), self.split)
 
-    def __getitem__(self, i: int) -> tuple[Image.Image, str]:
+    def __getitem__(self, i: int) -> Item:
         rng = self.rng(i)
         scene = split_scene(rng, self.split)
-        return scene.draw(rng, self.side), scene.caption(rng)
+        return Item(scene.draw(rng, self.side), scene.caption(rng))
 
-    def __iter__(self) -> Iterator[tuple[Image.Image, str]]:
+    def __iter__(self) -> Iterator[Item]:
         return (self[i] for i in range(self.length))
+
+    def identity(self) -> dict[str, Any]:
+        """What the items are, in JSON."""
+        return {"kind": "emoji", "side": self.side, "seed": self.seed, "split": self.split, "pictures": self.length}
 
 
 def variants(scene: Scene) -> dict[str, list[Scene]]:

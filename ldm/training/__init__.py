@@ -1,11 +1,18 @@
 """Training: one loop, one objective for each kind of model, checkpoints that resume exactly.
 
-data --objective(batch, generator)--> loss parts --loop--> weights, their EMA, log.jsonl
+data --order, by (seed, epoch)--> batches --objective(batch, generators)--> loss parts --step--> weights, their EMA
 """
 
 import importlib
 
-_HOMES = {"train_vae": "vae", "train_diffusion": "diffusion", "Plan": "loop", "fit": "loop"}
+_HOMES = {
+    "train_vae": "vae",
+    "train_diffusion": "diffusion",
+    "train_distill": "distill",
+    "Distillation": "distill",
+    "Plan": "plan",
+    "fit": "loop",
+}
 __all__ = list(_HOMES)
 
 

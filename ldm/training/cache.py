@@ -1,4 +1,7 @@
-"""Latents computed once: pictures -> posterior moments on disk, sampled freshly each time they are used."""
+"""Latents computed once: posterior moments, sampled freshly each time they are used.
+
+In memory and one file: CachedLatents, `encode_dataset`. On disk, by content: LatentCache reads what `encoding` wrote.
+"""
 
 import json
 from collections.abc import Callable
@@ -12,10 +15,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ldm.checkpoints import named
+from ldm.checkpoints import named, read_json
+from ldm.data.items import digest
 from ldm.files import replacing
 from ldm.images import to_pixels
 from ldm.latents import LatentSpace
+from ldm.training.shards import Shards
+
+LATENTS, STATES = "latents", "text"  # the kinds of shards
 
 
 class CachedLatents(Dataset):
@@ -32,6 +39,10 @@ class CachedLatents(Dataset):
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor, str]:
         return self.mean[i], self.logvar[i], self.captions[i]
+
+    def identity(self) -> dict[str, Any]:
+        """What the items are, in JSON."""
+        return self.made_by
 
     def save(self, path: Path) -> None:
         metadata = {"captions": json.dumps(self.captions, ensure_ascii=False), "made_by": json.dumps(self.made_by)}
@@ -69,3 +80,79 @@ def encode_dataset(data, space: LatentSpace, count: int, batch_size: int = 64) -
         logvars.append(logvar.half().cpu())
         captions += texts
     return CachedLatents(torch.cat(means), torch.cat(logvars), captions)
+
+
+# ---- on disk, by content ----
+
+
+class LatentCache(Dataset):
+    """What `encode` wrote into a folder: items (mean, logvar, caption, extras).
+
+    mean and logvar (C,h,w) are those of scaled latents, float16. `extras` holds what there is of "label", a number,
+    "beside" (C',h,w) and "states" (L,D), float16. `draw` takes one of the views that were encoded, the picture's mirror
+    image among them if it was; `cache[i]` takes the first. FileNotFoundError where there is no cache, ValueError where
+    it is not whole.
+    """
+
+    def __init__(self, folder: str | Path):
+        shares = _shares(Path(folder))
+        self.made_by: dict[str, Any] = shares[0]["made_by"]
+        self.classes: list[str] = shares[0]["classes"]
+        self.rows = sorted((row for share in shares for row in share["items"]), key=lambda row: row["index"])
+        self.captions: list[str] = [row["caption"] for row in self.rows]
+        self.latents, self.states = Shards(Path(folder), LATENTS), Shards(Path(folder), STATES)
+        for row in self.rows:
+            said = [row["states"]] if row["states"] else []
+            if any(key not in self.latents for key in row["keys"]) or any(key not in self.states for key in said):
+                raise ValueError(f"{folder}: the latents of {row['name']} are not there; run the same ldm encode again")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, str, dict[str, Any]]:
+        return self._item(index, 0)
+
+    def draw(self, index: int, generator: torch.Generator) -> tuple[Tensor, Tensor, str, dict[str, Any]]:
+        """Item `index` in a view that the generator decides."""
+        view = torch.randint(len(self.rows[index]["keys"]), (1,), generator=generator)
+        return self._item(index, int(view))
+
+    def _item(self, index: int, view: int) -> tuple[Tensor, Tensor, str, dict[str, Any]]:
+        row = self.rows[index]
+        extras: dict[str, Any] = self.latents[row["keys"][view]]
+        mean, logvar = extras.pop("mean"), extras.pop("logvar")
+        if row["label"] is not None:
+            extras["label"] = row["label"]
+        if row["states"]:
+            extras |= self.states[row["states"]]
+        return mean, logvar, row["caption"], extras
+
+    @property
+    def sizes(self) -> list[tuple[int, int]] | None:
+        """(W, H) in pixels of each item, for those of one size to share batches; None where all have one."""
+        found = [(row["size"][0], row["size"][1]) for row in self.rows]
+        return found if len(set(found)) > 1 else None
+
+    def identity(self) -> dict[str, Any]:
+        """What the items are, in JSON: the pictures' content, what encoded them, and what is said of them."""
+        said = [(row["keys"], row["caption"], row["label"], row["states"]) for row in self.rows]
+        return {"kind": "latents", "pictures": len(self), "content": digest(said), "made_by": self.made_by}
+
+
+def index_path(folder: Path, process: int, processes: int) -> Path:
+    """Where a process of several lists what it encoded."""
+    return folder / f"index-{process:05d}-of-{processes:05d}.json"
+
+
+def _shares(folder: Path) -> list[dict[str, Any]]:
+    """What every process listed. ValueError where one is missing, or they encoded different things."""
+    found = sorted(folder.glob("index-*-of-*.json"))
+    if not found:
+        raise FileNotFoundError(f"{folder}: no latent cache there; ldm encode makes one")
+    expected = {index_path(folder, i, int(found[0].stem[-5:])) for i in range(int(found[0].stem[-5:]))}
+    if set(found) != expected:
+        raise ValueError(f"{folder}: {len(found)} of {len(expected)} shares are there; run the same ldm encode again")
+    shares = [read_json(path) for path in found]
+    if any(share["made_by"] != shares[0]["made_by"] for share in shares):
+        raise ValueError(f"{folder}: its shares were made of different things; run the same ldm encode again")
+    return shares

@@ -1,101 +1,31 @@
 """The loop: an objective is a module whose forward is its loss.
 
-    parts = objective(batch, generator)      {"loss": (), ...}, every random number from `generator`
+    parts = objective(batch, generators)      {"loss": (), ...}, means over the batch; a generator for each sample
 
-Batches and random numbers are pure functions of (seed, step), so that a run that was killed goes on exactly where its
-last checkpoint stands: run the same command again.
+Every parameter that learns has its place in every step's loss, if only times 0: processes wait for each other's.
+
+Every random number is keyed by (seed, epoch, index of the sample), every batch by the step: neither the processes, nor
+`accumulation`, nor a restart matter. A run that was killed goes on exactly where its last checkpoint stands: to resume,
+run the same command again.
 """
 
-import copy
-import json
-import math
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from accelerate.utils import send_to_device
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Sampler
-from tqdm import tqdm
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, default_collate
 
-from ldm.training import checkpoint
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How long and how fast. One step is one optimiser step on `batch_size` samples."""
-
-    steps: int
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    warmup: int = 100  # steps of linear rise; a cosine to 0 follows
-    weight_decay: float = 0.01
-    clip: float = 1.0  # largest gradient norm
-    ema: float = 0.999  # decay of the averaged weights, once warmed up
-    seed: int = 0
-    mixed_precision: str = "no"  # or bf16
-    workers: int = 0  # processes that prepare batches
-    log_every: int = 50  # steps
-    save_every: int = 500  # steps
-
-    def learning_rate_at(self, step: int) -> float:
-        """Linear warm-up, then a cosine that reaches 0 after the last step."""
-        if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
-        progress = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-
-    def decisive(self) -> dict[str, Any]:
-        """What the weights depend on; the rest may change when a run goes on."""
-        return {k: v for k, v in asdict(self).items() if k not in ("workers", "log_every", "save_every")}
-
-    def ema_at(self, step: int) -> float:
-        """Decay after `step`: short memory first, so that the start is forgotten."""
-        return min(self.ema, (1 + step) / (10 + step))
-
-
-class Order(Sampler[list[int]]):
-    """Batches of sample indices from step `start` to the end; epoch e is a permutation that (seed, e) decides."""
-
-    def __init__(self, samples: int, plan: Plan, start: int):
-        self.samples, self.plan, self.start = samples, plan, start
-
-    def __len__(self) -> int:
-        return self.plan.steps - self.start
-
-    def __iter__(self) -> Iterator[list[int]]:
-        epoch, order = -1, torch.empty(0, dtype=torch.long)
-        for step in range(self.start, self.plan.steps):
-            places = range(step * self.plan.batch_size, (step + 1) * self.plan.batch_size)
-            batch = []
-            for place in places:
-                if place // self.samples != epoch:
-                    epoch = place // self.samples
-                    order = torch.randperm(self.samples, generator=keyed_generator(self.plan.seed, epoch))
-                batch.append(int(order[place % self.samples]))
-            yield batch
-
-
-def keyed_generator(*key: int) -> torch.Generator:
-    """A CPU generator whose state depends on the integers of `key` alone."""
-    mixed = 0
-    for part in key:
-        mixed = (mixed * 6364136223846793005 + part + 1442695040888963407) % 2**63
-    return torch.Generator().manual_seed(mixed)
-
-
-@torch.no_grad()
-def update_ema(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """average <- decay * average + (1 - decay) * model, in float32; buffers are copied."""
-    for slow, fast in zip(average.parameters(), model.parameters(), strict=True):
-        slow.lerp_(fast.to(slow.dtype), 1 - decay)
-    for kept, new in zip(average.buffers(), model.buffers(), strict=True):
-        kept.copy_(new)
+from ldm.training import checkpoint, processes
+from ldm.training.order import Place, batches, shares
+from ldm.training.plan import Plan
+from ldm.training.randomness import keyed
+from ldm.training.records import Preview, Records
+from ldm.training.state import State
+from ldm.training.step import Share, advance, prepared
 
 
 def fit(
@@ -105,74 +35,89 @@ def fit(
     folder: Path,
     collate: Callable[[list[Any]], Any] | None = None,
     settings: dict[str, Any] | None = None,
-    preview: Callable[[nn.Module, int], None] | None = None,
-) -> nn.Module:
-    """Trains `objective` on `data`; returns its averaged copy (EMA). Goes on from a checkpoint in `folder`, if any.
+    preview: Preview | None = None,
+) -> Any:
+    """Trains `objective` on `data`; -> its average (EMA), in every process. Goes on from a checkpoint in `folder`.
 
+    `objective` may have `averaged` (names of the sub-modules whose average is kept and returned), `groups()` (of
+    parameters, each with an `lr_scale`) and `step` (which is set). `data[i]` is an item, or `data.draw(i, generator)`
+    where items are augmented; `data.identity()` says what they are; items of different `data.sizes` share no batch.
     `settings` are what the run was asked for: a checkpoint of other settings is refused. `preview(average, step)` is
-    called with every checkpoint, to draw samples. Raises FloatingPointError where the loss is not finite.
+    called with every checkpoint, in the main process; it may return the path of a picture that it drew.
+
+    Raises FloatingPointError after `plan.patience` steps in a row whose loss or gradient is not finite, ValueError for
+    settings that changed and for a disk that is full, FileNotFoundError for a run without a checkpoint that loads.
     """
-    if plan.mixed_precision not in ("no", "bf16"):
-        raise ValueError(f"mixed_precision {plan.mixed_precision!r}: expected no or bf16")
-    folder.mkdir(parents=True, exist_ok=True)
-    AcceleratorState._reset_state()  # it outlives a run, and would hold the next one to this one's precision
-    accelerator = Accelerator(mixed_precision=plan.mixed_precision, cpu=not torch.cuda.is_available())
-    objective = objective.to(accelerator.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    average = copy.deepcopy(objective).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(
-        [p for p in objective.parameters() if p.requires_grad], plan.learning_rate, weight_decay=plan.weight_decay
-    )
-    parts: dict[str, Any] = {"model": objective, "average": average, "optimizer": optimizer}
-    path, asked = folder / "checkpoint.safetensors", {**plan.decisive(), **(settings or {})}
-    start = checkpoint.load(path, asked, parts) if path.exists() else 0
+    where = processes.here()
+    asked = plan.decisive() | ({"data": data.identity()} if hasattr(data, "identity") else {}) | (settings or {})
+    state = State(objective, plan, where.device)
+    _resume(state, folder, asked)
+    model = prepared(state, plan)
+    records = Records(folder, plan, state, asked, preview) if where.is_main_process else None
+    for parts in _loaded(data, plan, state.step, collate or default_collate):
+        outcome = advance(state, model, parts, plan)
+        samples = [] if outcome.finite else sorted(index for _, index in next(_order(data, plan, state.step - 1)))
+        if records:
+            records.note(outcome, samples)
+        if state.skipped >= min(plan.patience, plan.steps):
+            raise FloatingPointError(
+                f"step {state.step}: the loss or its gradient was not finite {state.skipped} times in a row, last for "
+                f"the samples {samples}; look at them, lower the learning rate, or raise the precision"
+            )
+    if records:
+        records.close()
+    return state.average
+
+
+def _resume(state: State, folder: Path, asked: dict[str, Any]) -> None:
+    """Takes over the newest checkpoint, if there is one; every process that which the main process found."""
+    path = processes.told_by_main(lambda: checkpoint.resumable(folder, asked))
+    if path is None:
+        return
+    found = checkpoint.read(path)
+    try:
+        state.restore(found.tensors, found.facts)
+    except ValueError as error:
+        raise ValueError(f"{path} is of another model: {error}") from None
+
+
+class _Samples(Dataset):
+    """Places -> what they are and the items there, each augmented by its own generator."""
+
+    def __init__(self, data: Any, seed: int):
+        self.data, self.seed = data, seed
+
+    def __getitem__(self, place: Place) -> tuple[Place, Any]:
+        epoch, index = place
+        if hasattr(self.data, "draw"):
+            return place, self.data.draw(index, keyed(self.seed, epoch, index, "data"))
+        return place, self.data[index]
+
+
+def _order(data: Any, plan: Plan, start: int) -> Iterator[list[Place]]:
+    """The batches of every step from `start` on."""
+    return batches(len(data), plan.batch_size, plan.seed, start, getattr(data, "sizes", None))
+
+
+def _loaded(data: Any, plan: Plan, start: int, collate: Callable[[list[Any]], Any]) -> Iterator[tuple[Share, ...]]:
+    """For each step from `start` to the last, the parts of its batch that this process computes."""
+    where = processes.here()
+    steps = islice(_order(data, plan, start), plan.steps - start)
     loader = DataLoader(
-        data,
-        batch_sampler=Order(len(data), plan, start),
-        collate_fn=collate,
+        _Samples(data, plan.seed),
+        batch_sampler=(
+            part
+            for batch in steps
+            for part in shares(batch, where.process_index, where.num_processes, plan.accumulation)
+        ),
+        collate_fn=partial(_collated, collate),
         num_workers=plan.workers,
+        pin_memory=where.device.type == "cuda",
+        generator=torch.Generator(),
     )
-    log = Log(folder / "log.jsonl", start)
-    model = accelerator.prepare(objective)
-    for step, batch in enumerate(tqdm(loader, initial=start, total=plan.steps, disable=None, unit="step"), start):
-        for group in optimizer.param_groups:
-            group["lr"] = plan.learning_rate_at(step)
-        losses, norm = _update(accelerator, model, optimizer, batch, keyed_generator(plan.seed, -1, step), plan.clip)
-        update_ema(average, objective, plan.ema_at(step))
-        if (step + 1) % plan.log_every == 0:
-            log.write(step + 1, plan, losses, norm)
-        if (step + 1) % plan.save_every == 0 or step + 1 == plan.steps:
-            checkpoint.save(path, step + 1, asked, parts)
-            if preview:
-                preview(average, step + 1)
-    return average
+    return zip(*[iter(loader)] * plan.accumulation, strict=True)  # one iterator, taken from by turns
 
 
-def _update(accelerator, model, optimizer, batch, generator, clip: float) -> tuple[dict[str, Tensor], Tensor]:
-    with accelerator.autocast():
-        losses = model(send_to_device(batch, accelerator.device), generator)
-    if not torch.isfinite(losses["loss"]):
-        raise FloatingPointError(f"the loss is {losses['loss'].item()}; lower the learning rate or the precision's")
-    accelerator.backward(losses["loss"])
-    norm = accelerator.clip_grad_norm_(model.parameters(), clip)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return {name: value.detach() for name, value in losses.items()}, norm
-
-
-class Log:
-    """One JSON line every `log_every` steps: loss parts, learning rate, gradient norm, images per second."""
-
-    def __init__(self, path: Path, start: int):
-        self.path, self.then, self.step = path, time.perf_counter(), start
-        rows = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-        kept = [row for row in rows if row.endswith("}\n") and json.loads(row)["step"] <= start]
-        path.write_text("".join(kept), encoding="utf-8")  # what a killed run wrote after its last checkpoint goes
-
-    def write(self, step: int, plan: Plan, losses: dict[str, Tensor], norm: Tensor) -> None:
-        now = time.perf_counter()
-        row = {"step": step, **{name: round(float(value), 6) for name, value in losses.items()}}
-        row |= {"learning_rate": plan.learning_rate_at(step - 1), "gradient_norm": round(float(norm), 4)}
-        row |= {"images_per_second": round((step - self.step) * plan.batch_size / (now - self.then), 2)}
-        self.then, self.step = now, step
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+def _collated(collate: Callable[[list[Any]], Any], pairs: list[tuple[Place, Any]]) -> Share:
+    places, items = zip(*pairs, strict=True)
+    return list(places), collate(list(items))

@@ -3,8 +3,10 @@
 import typer
 
 from ldm.cli.train.diffusion import diffusion
+from ldm.cli.train.distill import distill
 from ldm.cli.train.vae import vae
 
 app = typer.Typer(help="Training; to resume, run the same command again.")
 app.command()(vae)
 app.command()(diffusion)
+app.command()(distill)

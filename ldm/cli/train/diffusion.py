@@ -1,87 +1,167 @@
-"""ldm train diffusion: latents and captions -> a U-Net and a text encoder."""
+"""ldm train diffusion: latents, and what they are of -> a U-Net and a text encoder."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ldm.cli import options
-from ldm.cli.train.plan import Batch, Out, Precision, Rate, RunSeed, Save, Side, Steps, Warmup, Workers, plan_of
+from ldm.cli.train.latents import PIXELS, Crop, Data, Flip, Samples, Side, Source, Split, latents, shown, space_of
+from ldm.cli.train.plan import Out, planned
+from ldm.training.plan import Plan
 
 if TYPE_CHECKING:
+    from ldm.checkpoints import Contents
     from ldm.latents import LatentSpace
+    from ldm.training.conditions import Doors
+    from ldm.training.diffusion import Recipe
 
-SHOWN = [
-    "a red apple", "a cat face", "a dog face on a blue background", "a rocket", "three bananas", "a small pizza",
-    "a cow face to the left of a tulip", "a house above a bus",
-]  # fmt: skip
+RESULT, TOLD, LEARNT = "What comes out", "What the network is told", "What is learnt"
 
 
+def _option(panel: str, words: str, *names: str) -> Any:
+    return typer.Option(*names, help=words, rich_help_panel=panel)
+
+
+VAE = "The autoencoder whose latents are learnt; pixels for none: a model of pixels.  [default: --init's]"
+Vae = Annotated[str | None, _option(RESULT, VAE)]
+Preset = Annotated[str, _option(RESULT, "small (11 M parameters) or tiny (for tests).")]
+INIT = "A model to start from in place of a new one; its latents must be --vae's."
+Init = Annotated[str | None, _option(RESULT, INIT)]
+LORA = "Train adapters of this rank in place of --init's weights: OUT/lora, which diffusers loads, too."
+Lora = Annotated[int, _option(RESULT, LORA)]
+Condition = Annotated[str | None, _option(TOLD, "text, class or none.  [default: text; --init's]")]
+BESIDE = "Shown beside the latents, from the data's second pictures: picture (or layout) or mask, white where to draw."
+Beside = Annotated[str | None, _option(TOLD, BESIDE)]
+Drop = Annotated[float, _option(TOLD, "Share of samples without words and class, for guidance.")]
+DropBeside = Annotated[float, _option(TOLD, "Share of samples without the picture beside.", "--drop-beside")]
+FreezeText = Annotated[bool, _option(TOLD, "The text encoder stays as it is.", "--freeze-text")]
+PREDICTION = "What the network emits: epsilon, v_prediction or sample.  [default: v_prediction; --init's]"
+Prediction = Annotated[str | None, _option(LEARNT, PREDICTION)]
+ZERO_SNR = "Rescale the betas to zero terminal SNR: the last time is pure noise."
+ZeroSnr = Annotated[bool, _option(LEARNT, ZERO_SNR, "--zero-snr")]
+Weighting = Annotated[str, _option(LEARNT, "What each time counts: uniform, min_snr or cosine.")]
+Gamma = Annotated[float, _option(LEARNT, "Of min_snr: the SNR above which times count no more.")]
+OFFSET = "Standard deviation of noise that is one number for each channel: lighter and darker pictures."
+Offset = Annotated[float, _option(LEARNT, OFFSET, "--offset-noise")]
+
+
+@planned(steps=4200, warmup=200, ema=0.9995, save_every=250)
 def diffusion(
     out: Out,
-    vae: Annotated[str | None, typer.Option(help="The autoencoder; by default --init's.")] = None,
-    preset: Annotated[str, typer.Option(help="small (11 M parameters) or tiny (for tests).")] = "small",
-    init: Annotated[str | None, typer.Option(help="A model to start from; its latents must be --vae's.")] = None,
+    plan: Plan,
+    data: Data = "emoji",
+    split: Split = None,
     side: Side = 64,
-    samples: Annotated[int, typer.Option(help="Scenes that are drawn, encoded and kept.")] = 40_000,
-    steps: Steps = 4200,
-    batch_size: Batch = 64,
-    learning_rate: Rate = 1e-3,
-    warmup: Warmup = 200,
-    mixed_precision: Precision = "no",
-    workers: Workers = 0,
-    save_every: Save = 250,
-    seed: RunSeed = 0,
+    samples: Samples = None,
+    crop: Crop = "centre",
+    flip: Flip = False,
+    vae: Vae = None,
+    preset: Preset = "small",
+    init: Init = None,
+    lora: Lora = 0,
+    condition: Condition = None,
+    beside: Beside = None,
+    drop: Drop = 0.1,
+    drop_beside: DropBeside = 0.0,
+    freeze_text: FreezeText = False,
+    prediction: Prediction = None,
+    zero_snr: ZeroSnr = False,
+    weighting: Weighting = "uniform",
+    gamma: Gamma = 5.0,
+    offset_noise: Offset = 0.0,
 ) -> None:
-    """Trains a U-Net with its text encoder on the latents of emoji scenes; OUT/model is in diffusers' layout, float16.
+    """Trains a U-Net, with its text encoder if it is told words; OUT/model is in diffusers' layout, float16.
 
-    **Example**
+    **Examples**
 
     ldm train diffusion --vae runs/vae/vae --out runs/diffusion --steps 4200
 
     ldm train diffusion --init emoji --out runs/longer --steps 6000 --learning-rate 5e-4 --seed 1
+
+    ldm train diffusion --data digits --side 16 --vae pixels --condition class --out runs/digits
+
+    ldm train diffusion --data photos --side 512 --init stable-diffusion-v1-5/stable-diffusion-v1-5 --lora 16
+    --freeze-text --learning-rate 1e-4 --weighting min_snr --out runs/style
     """
-    import torch
-
     from ldm import checkpoints
-    from ldm.data.emoji import EmojiScenes
-    from ldm.latents import LatentSpace
-    from ldm.training.cache import cached, encode_dataset
-    from ldm.training.diffusion import PRESETS, train_diffusion
+    from ldm.training.diffusion import PRESETS, Recipe, doors_of, recommended, train_diffusion
 
-    plan = plan_of(steps, batch_size, learning_rate, warmup, 0.9995, seed, mixed_precision, workers, save_every)
     options.one_of("--preset", preset, PRESETS)
-    options.at_least_one(samples=samples, side=side)
+    recipe = Recipe(weighting, gamma, offset_noise, drop, drop_beside, not freeze_text, lora)
     latents_of = vae or init
     if not latents_of:
         raise ValueError("--vae is missing: the autoencoder whose latents are learnt (or --init, a model that has one)")
-    space = LatentSpace.from_pretrained(latents_of).to(options.device_of("auto"))
-    out.mkdir(parents=True, exist_ok=True)
-    made_by = {
-        "vae": checkpoints.fingerprint(checkpoints.resolve(latents_of)),
-        "side": side,
-        "seed": seed,
-        "samples": samples,
-    }
-    scenes = EmojiScenes(side, seed)
-    data = cached(out / "latents.safetensors", made_by, lambda: encode_dataset(scenes, space, samples))
+    if lora and not init:
+        raise ValueError(f"--lora {lora}: expected --init, the model that the adapters are for")
+    first = checkpoints.read(init) if init else None
+    scheduler = _scheduler(first, prediction, zero_snr, recipe) | ({"clip_sample": True} if vae == PIXELS else {})
+    space = space_of(latents_of)
+    source = Source(data, split, side, samples, crop, flip, plan.seed, beside or "picture")
+    found = latents(source, space, latents_of, out)
     space.to("cpu")
+    doors = doors_of(first.configs["unet"], "text_encoder" in first.tensors) if first else None
+    if doors is None or condition or beside:
+        doors = _doors(condition or "text", beside, found)
+    defaults = recommended(doors, recipe, scheduler) | (first.configs.get("defaults", {}) if first else {})
+    draw = preview(out, space, shown(found, source), scheduler, defaults)
+    unet, text = train_diffusion(out, found, plan, preset, scheduler, draw, init, recipe, doors)
+    print(out / "lora" if lora else saved(out, space, unet, text, scheduler, defaults))
 
-    def preview(unet: Any, text: Any, step: int) -> None:
+
+def _scheduler(first: "Contents | None", prediction: str | None, zero_snr: bool, recipe: "Recipe") -> dict[str, Any]:
+    """The noise schedule and the target, checked with the weighting before anything is encoded."""
+    from ldm.noising import Diffusion
+    from ldm.training.diffusion import SCHEDULER, scheduler_config
+    from ldm.training.weighting import weighting
+
+    scheduler = scheduler_config(prediction, zero_snr, first.configs["scheduler"] if first else SCHEDULER)
+    weighting(recipe.weighting, Diffusion.from_config(scheduler), recipe.gamma)
+    return scheduler
+
+
+def _doors(condition: str, beside: str | None, data: Any) -> "Doors":
+    """What the network is told, as the data have it."""
+    from ldm.training.conditions import Doors
+
+    options.one_of("--condition", condition, ("text", "class", "none"))
+    options.one_of("--beside", beside or "picture", ("picture", "mask"))
+    extras = data[0][3] if len(data[0]) > 3 else {}
+    if beside and "beside" not in extras:
+        raise ValueError(f"--beside {beside}: the data hold no second picture, a condition, for each")
+    if condition == "class" and not getattr(data, "classes", []):
+        raise ValueError("--condition class: the data have no classes, such as folders by name")
+    return Doors(condition == "text", len(data.classes) if condition == "class" else 0,
+                 len(extras["beside"]) if beside else 0)  # fmt: skip
+
+
+def preview(out: Path, space: "LatentSpace", items: Any, scheduler: dict[str, Any], defaults: dict[str, Any]) -> Any:
+    """(U-Net, text encoder, step) -> the path of the samples that were drawn."""
+
+    def draw(unet: Any, text: Any, step: int) -> Path:
         from ldm import images, metadata
+        from ldm.training.samples import samples
 
-        drawn = _pipeline(space, unet, text).text_to_image(SHOWN)
-        metadata.save(images.grid(drawn, columns=len(SHOWN)), out / f"samples-{step}.png")
+        drawn = samples(space, unet, text, items, scheduler, defaults)
+        path = out / f"samples-{step}.png"
+        metadata.save(images.grid(drawn, columns=len(drawn)), path)
+        return path
 
-    unet, text = train_diffusion(out, data, plan, preset, preview=preview, init=init)
-    _pipeline(space, unet, text).save_pretrained(out / "model", torch.float16)
-    print(out / "model")
+    return draw
 
 
-def _pipeline(space: "LatentSpace", unet: Any, text: Any) -> Any:
+def saved(
+    out: Path, space: "LatentSpace", unet: Any, text: Any, scheduler: dict[str, Any], defaults: dict[str, Any]
+) -> Path:
+    """Writes the model, once whichever number of processes trained it; -> where it is."""
+    import torch
+
     from ldm.denoising import Denoiser
     from ldm.noising import Diffusion
     from ldm.pipeline import LatentDiffusion
-    from ldm.training.diffusion import SCHEDULER
+    from ldm.training import processes
 
-    defaults = {"num_inference_steps": 20, "guidance_scale": 5.0}
-    return LatentDiffusion(space, Denoiser(unet, Diffusion.from_config(SCHEDULER)), text, SCHEDULER, defaults)
+    if processes.here().is_main_process:
+        denoiser = Denoiser(unet, Diffusion.from_config(scheduler))
+        LatentDiffusion(space, denoiser, text, scheduler, defaults).save_pretrained(out / "model", torch.float16)
+    return out / "model"

@@ -1,0 +1,126 @@
+"""What a diffusion model learns from: options, and the latents that they make."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ldm.cli import options
+
+if TYPE_CHECKING:
+    from ldm.latents import LatentSpace
+
+PANEL = "Pictures"
+SCENES = 40_000  # emoji scenes where --samples does not say: there is no end of them
+SHOWN = [  # what samples of emoji are asked for
+    "a red apple", "a cat face", "a dog face on a blue background", "a rocket", "three bananas", "a small pizza",
+    "a cow face to the left of a tulip", "a house above a bus",
+]  # fmt: skip
+PIXELS = "pixels"  # the autoencoder that does nothing
+
+
+def _option(words: str, *names: str) -> Any:
+    return typer.Option(*names, help=words, rich_help_panel=PANEL)
+
+
+DATA = "emoji, digits, a folder of pictures, tar shards, or a cache that ldm encode made."
+Data = Annotated[str, _option(DATA)]
+Split = Annotated[str | None, _option("A part of the data, such as train.")]
+Side = Annotated[int, _option("Height and width of the pictures.")]
+Samples = Annotated[int | None, _option("The first so many.  [default: all; 40000 emoji scenes]")]
+Crop = Annotated[str, _option("Where a square is cut: centre or random.")]
+Flip = Annotated[bool, _option("Mirror half of the pictures.", "--flip")]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Which pictures, and how they are cut."""
+
+    data: str
+    split: str | None
+    side: int
+    samples: int | None
+    crop: str
+    flip: bool
+    seed: int
+    beside: str = "picture"
+
+    def __post_init__(self) -> None:
+        options.at_least_one(side=self.side, samples=1 if self.samples is None else self.samples)
+        options.one_of("--crop", self.crop, ("centre", "random"))
+
+
+def space_of(vae: str) -> "LatentSpace":
+    """--vae -> its latent space, on this process's device; "pixels" is the space of pixels themselves."""
+    from ldm.latents import LatentSpace
+    from ldm.training import processes
+
+    device = processes.here().device
+    return LatentSpace.identity() if vae == PIXELS else LatentSpace.from_pretrained(vae).to(device)
+
+
+def latents(source: Source, space: "LatentSpace", vae: str, out: Path) -> Any:
+    """Pictures -> their latents, encoded into `out` where that was not done before; a cache of them as it is.
+
+    ValueError for a cache of another autoencoder's latents.
+    """
+    from ldm.training.cache import LatentCache
+    from ldm.training.encoding import fingerprint
+
+    out.mkdir(parents=True, exist_ok=True)
+    if any(Path(source.data).glob("index-*-of-*.json")):
+        found = LatentCache(source.data)
+        if found.made_by["space"] != fingerprint(space.autoencoder, space.entries()):
+            raise ValueError(f"{source.data} holds the latents of another autoencoder than {vae}")
+        return found
+    return _scenes(source, space, vae, out) if source.data == "emoji" else _encoded(source, space, out)
+
+
+def _scenes(source: Source, space: "LatentSpace", vae: str, out: Path) -> Any:
+    """Emoji scenes in one file: they are drawn, and drawing them all again to see what changed would take minutes."""
+    from ldm import checkpoints, data
+    from ldm.training import processes
+    from ldm.training.cache import cached, encode_dataset
+
+    count = source.samples or SCENES
+    scenes = data.open(
+        "emoji", source.side, source.crop, source.flip, split=source.split, count=count, seed=source.seed
+    )
+    made_by = {
+        "vae": vae if vae == PIXELS else checkpoints.fingerprint(checkpoints.locate(vae)),
+        "side": source.side,
+        "seed": source.seed,
+        "samples": count,
+    } | ({"split": source.split} if source.split else {})
+    with processes.here().main_process_first():
+        return cached(out / "latents.safetensors", made_by, lambda: encode_dataset(scenes, space, count))
+
+
+def _encoded(source: Source, space: "LatentSpace", out: Path) -> Any:
+    """Any other pictures in shards, by content; several processes share the work."""
+    from ldm import data
+    from ldm.training import processes
+    from ldm.training.cache import LatentCache
+    from ldm.training.encoding import encode
+
+    where = processes.here()
+    pictures = data.open(source.data, source.side, source.crop, source.flip, split=source.split, count=source.samples)
+    encode(
+        pictures,
+        space,
+        out / "latents",
+        beside=source.beside,
+        process=where.process_index,
+        processes=where.num_processes,
+    )
+    where.wait_for_everyone()
+    return LatentCache(out / "latents")
+
+
+def shown(data: Any, source: Source) -> list[tuple[Any, ...]]:
+    """Eight items to draw samples of: of emoji the same prompts always, else the first of different captions."""
+    if source.data == "emoji":
+        return [(*data[i][:2], prompt) for i, prompt in enumerate(SHOWN[: len(data)])]
+    first = {str(item[2]): item for item in (data[i] for i in range(min(len(data), 64)))}
+    return list(first.values())[:8]

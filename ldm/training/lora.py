@@ -1,0 +1,66 @@
+"""Training LoRAs (Hu et al. 2021) with peft: adapters into a model, out into a file, or into the weights.
+
+W = W_0 + B A        rank r, alpha = r, so that no reader of the file can scale it wrongly
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save as serialised
+from torch import Tensor, nn
+
+from ldm.files import replacing
+
+NAME = "pytorch_lora_weights.safetensors"  # what diffusers looks for in a folder
+TARGETS = {  # the projections of attention, by the part of a pipeline that they stand in
+    "unet": ["to_q", "to_k", "to_v", "to_out.0"],
+    "text_encoder": ["q_proj", "k_proj", "v_proj", "out_proj"],
+}
+
+
+def adapt(model: nn.Module, part: str, rank: int) -> None:
+    """Freezes a model and puts an adapter beside each of its part's TARGETS; it computes what it did, as B is 0.
+
+    ValueError for a rank below 1, ModuleNotFoundError without peft.
+    """
+    if rank < 1:
+        raise ValueError(f"LoRA rank {rank}: expected 1 or more")
+    from peft import LoraConfig, inject_adapter_in_model
+
+    model.requires_grad_(False)
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS[part]), model)
+
+
+def tensors(model: nn.Module, part: str) -> dict[str, Tensor]:
+    """The adapters of a model, in diffusers' names: unet.down_blocks. ... .to_q.lora_A.weight, text_encoder. ..."""
+    prefix = "text_encoder.text_model." if part == "text_encoder" else f"{part}."  # as published files have it
+    return {
+        f"{prefix}{name.removeprefix('text_model.')}.lora_{letter}.weight": weight.detach().float().cpu().contiguous()
+        for name, layer in adapters(model)
+        for letter, weight in (("A", layer.lora_A["default"].weight), ("B", layer.lora_B["default"].weight))
+    }
+
+
+def save(path: Path, models: Mapping[str, nn.Module]) -> None:
+    """{part: adapted model} -> one file that diffusers' `load_lora_weights` and `ldm.lora` read."""
+    found = {name: tensor for part, model in models.items() for name, tensor in tensors(model, part).items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as file:
+        file.write(serialised(found, metadata={"format": "pt"}))
+
+
+@torch.no_grad()
+def merge(model: nn.Module) -> None:
+    """Adds the adapters to the weights that they stand beside, and takes them away: the model is an ordinary one."""
+    for name, layer in list(adapters(model)):
+        layer.merge()
+        model.set_submodule(name, layer.get_base_layer())
+    if hasattr(model, "peft_config"):
+        del model.peft_config
+
+
+def adapters(model: nn.Module) -> Iterator[tuple[str, Any]]:
+    """The adapted layers of a model, by name; none of one that was not adapted."""
+    return ((name, layer) for name, layer in model.named_modules() if hasattr(layer, "lora_A"))

@@ -1,0 +1,93 @@
+"""What a step changes and a checkpoint holds: weights, their average, the optimiser, the scaler, the place."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ldm.training.plan import Plan
+
+
+class State:
+    """An objective on its device with all that training adds to it.
+
+    Parameters that do not learn are neither copied for the average nor saved: whoever builds the objective has them.
+    """
+
+    def __init__(self, objective: Any, plan: Plan, device: torch.device):
+        self.objective = objective.to(device).to(memory_format=torch.channels_last)
+        self.average = averaged(self.objective)
+        self.optimizer = torch.optim.AdamW(_groups(self.objective), plan.learning_rate, weight_decay=plan.weight_decay)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=plan.mixed_precision == "fp16")
+        self.step = 0
+        self.skipped = 0  # steps in a row whose values were not finite
+        learnt, slow = _learnt(self.objective), self.average.state_dict(keep_vars=True)
+        self._weights = {f"model/{name}": value for name, value in learnt.items()}
+        self._weights |= {f"average/{name}": value for name, value in slow.items() if name in learnt}
+        self._pairs = [(value, learnt[name]) for name, value in slow.items() if name in learnt]
+
+    @torch.no_grad()
+    def update_average(self, decay: float) -> None:
+        """average <- decay * average + (1 - decay) * weights, in float32 at least; buffers are copied."""
+        for slow, fast in self._pairs:
+            if isinstance(fast, nn.Parameter):
+                slow.lerp_(fast.to(slow.dtype), 1 - decay)
+            else:
+                slow.copy_(fast)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor by name, itself and not a copy."""
+        slots = self.optimizer.state_dict()["state"]
+        moments = {f"optimizer/{i}/{key}": value for i, own in slots.items() for key, value in own.items()}
+        return {name: value.detach() for name, value in (self._weights | moments).items()}
+
+    def facts(self) -> dict[str, Any]:
+        """What is no tensor, for JSON."""
+        return {"step": self.step, "skipped": self.skipped, "scaler": self.scaler.state_dict()}
+
+    @torch.no_grad()
+    def restore(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Takes over what `tensors` and `facts` gave; ValueError where they are another model's."""
+        for name, own in self._weights.items():
+            if name not in tensors or tensors[name].shape != own.shape:
+                raise ValueError(f"it holds no {name} of shape {tuple(own.shape)}")
+            own.copy_(tensors[name])
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": self._moments(tensors)})
+        self.scaler.load_state_dict(facts["scaler"])
+        self.step, self.skipped = facts["step"], facts["skipped"]
+
+    def _moments(self, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            if name.startswith("optimizer/"):
+                _, i, slot = name.split("/")
+                like = parameters[int(i)]  # a moment lies in memory as its parameter does, or steps are slow
+                value = torch.empty_like(like, dtype=value.dtype).copy_(value) if value.shape == like.shape else value
+                moments.setdefault(int(i), {})[slot] = value
+        return moments
+
+
+def averaged(objective: nn.Module) -> Any:
+    """A copy for the average, in float32 at least: of the objective or, if it has the attribute `averaged`, of the
+    sub-modules that it names there. Parameters that do not learn are shared."""
+    names = getattr(objective, "averaged", None)
+    source = objective if names is None else nn.ModuleDict({name: getattr(objective, name) for name in names})
+    shared: dict[int, Any] = {id(p): p for p in objective.parameters() if not p.requires_grad}
+    average = copy.deepcopy(source, shared).eval()
+    for parameter in average.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
+    return average.requires_grad_(False)
+
+
+def _learnt(objective: nn.Module) -> dict[str, Tensor]:
+    """Parameters that learn, and buffers."""
+    tensors = objective.state_dict(keep_vars=True).items()
+    return {name: value for name, value in tensors if value.requires_grad or not isinstance(value, nn.Parameter)}
+
+
+def _groups(objective: Any) -> list[dict[str, Any]]:
+    groups = objective.groups() if hasattr(objective, "groups") else [{"params": objective.parameters()}]
+    return [{**group, "params": [p for p in group["params"] if p.requires_grad]} for group in groups]
