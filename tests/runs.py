@@ -21,6 +21,7 @@ from ldm.sampling import gaussian
 from ldm.training import checkpoint, curves
 from ldm.training.loop import fit
 from ldm.training.plan import Plan
+from ldm.training.processes import leave
 from ldm.training.randomness import keyed
 
 STEPS = 12
@@ -153,6 +154,7 @@ def _child(folder, rank, processes, port, options):
         os.environ.update({name: str(value) for name, value in place.items()})
     counts = train(folder, **options)
     Path(f"{folder}-{rank}.json").write_text(json.dumps(counts))
+    leave(0)
 
 
 def final(folder, steps=STEPS):
@@ -168,3 +170,4 @@ def differences(one, other):
 
 if __name__ == "__main__":
     train(sys.argv[1], double=True, steps=2)
+    leave(0)

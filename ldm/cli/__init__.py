@@ -63,7 +63,10 @@ def main() -> None:
         if not hasattr(error, "format_message"):  # typer's own, whichever click it stands on
             raise
         status = _refuse(error.format_message(), 2)
-    sys.exit(status if isinstance(status, int) else 0)
+    status = status if isinstance(status, int) else 0
+    if "ldm.training.processes" in sys.modules:  # several processes have trained together
+        sys.modules["ldm.training.processes"].leave(status)
+    sys.exit(status)
 
 
 def _refuse(message: str, status: int) -> int:

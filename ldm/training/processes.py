@@ -1,9 +1,10 @@
 """This process among those that train together (`torchrun --nproc-per-node N -m ldm train ...`), by accelerate."""
 
 import os
+import sys
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import torch
 from accelerate import PartialState
@@ -24,6 +25,18 @@ def here() -> PartialState:
     if state.num_processes != started:
         raise ValueError(f"{started} processes were started, but {state.num_processes} trains by itself: use torchrun")
     return state
+
+
+def leave(status: int) -> NoReturn:
+    """Ends this process, and at once where it is one of several.
+
+    Gloo's threads now and then abort a process that takes itself apart in the usual way, with all its work done.
+    """
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        sys.exit(status)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def summed(values: Tensor) -> Tensor:
