@@ -215,6 +215,8 @@ def drawn(
     for batch in batches(jobs):
         try:
             images: list[Any] = together(pipeline, batch, callback)
+            told = [image.info["ldm"] | {"job": job.digest(pipeline)} for job, image in zip(batch, images, strict=True)]
+            images = [metadata.attach(image, made) for image, made in zip(images, told, strict=True)]
         except (ValueError, TypeError, OSError, RuntimeError) as error:
             images = [error] if len(batch) == 1 else []
         if images:
@@ -231,9 +233,7 @@ def together(pipeline: LatentDiffusion, batch: Sequence[Job], callback: Callback
     if "image" in alike:
         task = pipeline.inpaint if "mask" in alike else pipeline.image_to_image
     told = {"negative_prompt": [job.negative_prompt for job in batch], "seed": [job.seed for job in batch]}
-    images = task([job.prompt for job in batch], callback=callback, **told, **alike)
-    made = [image.info["ldm"] | {"job": job.digest(pipeline)} for job, image in zip(batch, images, strict=True)]
-    return [metadata.attach(image, told) for image, told in zip(images, made, strict=True)]
+    return task([job.prompt for job in batch], callback=callback, **told, **alike)
 
 
 def note(manifest: Path, job: Job, result: Image.Image | Exception) -> None:
