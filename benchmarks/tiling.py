@@ -21,12 +21,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from cold_start import processor
+from sklearn.datasets import load_sample_images
 from torch import Tensor
 
-from ldm.images import to_images
+from ldm.images import to_images, to_pixels
 from ldm.latents import LatentSpace
 from ldm.roundtrip import psnr
 from ldm.tiling import Cut, Tiling, ladder
@@ -36,23 +37,11 @@ WHOLE = Tiling(area=1e12, together=1, tile=SIDE, overlap=64)
 WAYS = {"whole": WHOLE, "tiles": "auto", "diffusers": WHOLE}
 
 
-def photograph(width: int, height: int, seed: int = 0) -> Tensor:
-    """x (1,3,H,W) with what is in photographs: a sky's gradient, rough ground, hard edges, stripes and grain."""
-    generator = torch.Generator().manual_seed(seed)
-    y, x = torch.meshgrid(torch.linspace(0, 1, height), torch.linspace(0, 1, width), indexing="ij")
-    octaves = (torch.randn(1, 3, 2 + (3 << k), 2 + (4 << k), generator=generator) * 0.6**k for k in range(9))
-    rough = sum(F.interpolate(octave, (height, width), mode="bicubic")[0] for octave in octaves)
-    sky = torch.stack([0.2 + y, 0.6 + 0.8 * y, 1.8 - 0.6 * y]) - 1 + 0.03 * rough
-    ground = 0.25 * rough + torch.tensor([-0.2, 0.0, -0.5]).view(3, 1, 1)
-    scene = torch.where(y > 0.55 + 0.05 * torch.sin(9 * x) + 0.02 * torch.sin(41 * x), ground, sky)
-    for i in range(24):
-        across, down, radius, *colour = torch.rand(6, generator=generator).tolist()
-        radius, u, v = 0.02 + 0.08 * radius, (x - across) * width / height, y - down
-        inside = u**2 + v**2 < radius**2 if i % 2 else (u.abs() < radius) & (v.abs() < radius / 2)
-        stripes = 0.1 * torch.sin(25 * (i + 1) * x)
-        scene = torch.where(inside, 2 * torch.tensor(colour).view(3, 1, 1) - 1 + stripes, scene)
-    grain = 0.02 * torch.randn(scene.shape, generator=generator)
-    return (scene + grain).clamp(-1, 1)[None]
+def photograph(width: int, height: int) -> Tensor:
+    """x (1,3,H,W): a photograph that scikit-learn carries, mirrored at its edges until it fills the size."""
+    picture = load_sample_images().images[0]
+    rows, columns = (max(0, side - length) for side, length in zip((height, width), picture.shape, strict=False))
+    return to_pixels(np.pad(picture, ((0, rows), (0, columns), (0, 0)), mode="symmetric"))
 
 
 # ---- in a process of its own ----
