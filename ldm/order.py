@@ -26,7 +26,7 @@ class Settings(TypedDict, total=False):
     noise: Tensor | None
     prompt_embeds: Tensor | None
     guidance_interval: tuple[float, float]
-    guidance_rescale: float
+    guidance_rescale: float | None
     clip_skip: int
     prompt_weights: bool
     output: Literal["pil", "latent"]

@@ -95,7 +95,7 @@ class LatentDiffusion(Drawing):
         noise: Tensor | None = None,
         prompt_embeds: Tensor | None = None,
         guidance_interval: tuple[float, float] = (0.0, 1.0),
-        guidance_rescale: float = 0.0,
+        guidance_rescale: float | None = None,
         clip_skip: int = 0,
         prompt_weights: bool = True,
         output: Literal["pil", "latent"] = "pil",
@@ -106,9 +106,9 @@ class LatentDiffusion(Drawing):
         Picture j of a prompt is drawn from seed + j by its own generator, whatever else is in the batch; `seed` may be
         a list, one for each picture in all, or None for a random one. `noise` (B,C,H/f,W/f) ~ N(0, I) replaces the
         first draw, `prompt_embeds` (prompts,L,D) the text encoder's. None stands for the checkpoint's own height,
-        width, steps, guidance or sampler. `clip_skip` takes the text encoder's state that many layers early;
-        `prompt_weights=False` reads brackets as they stand. `callback(step, total, t, z_0)` may stop the drawing (see
-        `ldm.sampling`); `latents.preview(z_0)` sketches the picture for it.
+        width, steps, guidance, its rescale or sampler. `clip_skip` takes the text encoder's state that many layers
+        early; `prompt_weights=False` reads brackets as they stand. `callback(step, total, t, z_0)` may stop the drawing
+        (see `ldm.sampling`); `latents.preview(z_0)` sketches the picture for it.
         """
         settings: Settings = {
             "negative_prompt": negative_prompt, "num_inference_steps": num_inference_steps,
@@ -318,7 +318,8 @@ class LatentDiffusion(Drawing):
         self, prompt: str | Sequence[str], size: tuple[int, int], settings: Settings, guides: bool = False, **told: Any
     ) -> Order:
         """Prompts and settings -> Order, by this model's defaults; without words, or a null label, nothing guides."""
-        defaults = {name: self.defaults[name] for name in ("num_inference_steps", "guidance_scale")}
+        names = ("num_inference_steps", "guidance_scale", "guidance_rescale")
+        defaults = {name: self.defaults[name] for name in names if name in self.defaults}
         if settings.get("sampler") is None:
             defaults["sampler"] = default_sampler(self.scheduler)
         if self.text is None and not guides:

@@ -90,6 +90,16 @@ def test_metadata_tell_how_to_repeat_the_picture(pipeline):
     )
 
 
+def test_a_checkpoint_s_own_rescale_of_guidance_is_taken_unless_told_otherwise(pipeline, monkeypatch):
+    told = {"num_inference_steps": 2, "guidance_scale": 6.0, "output": "latent"}
+    plain, rescaled = (pipeline.text_to_image("x", guidance_rescale=share, **told) for share in (0.0, 0.7))
+    assert torch.equal(pipeline.text_to_image("x", **told), plain)
+    monkeypatch.setitem(pipeline.defaults, "guidance_rescale", 0.7)
+    assert torch.equal(pipeline.text_to_image("x", **told), rescaled)
+    assert torch.equal(pipeline.text_to_image("x", guidance_rescale=0.0, **told), plain)
+    assert not torch.equal(plain, rescaled)
+
+
 def test_sizes(pipeline):
     image = pipeline.text_to_image("a red apple", height=20, width=44, num_inference_steps=2)[0]
     assert image.size == (44, 20)
