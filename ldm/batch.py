@@ -190,14 +190,15 @@ def _as(kind: type, key: str, value: Any) -> Any:
 # ---- drawing ----
 
 
-def first_process() -> bool:
-    """Whether this process is the first, or the only one."""
-    return int(os.environ.get("RANK", 0)) == 0
+def process() -> tuple[int, int]:
+    """Which process this is, from 0, and of how many, where `torchrun` or `accelerate launch` started several."""
+    return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def share(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs of this process, where `torchrun` or `accelerate launch` started several: every n-th."""
-    return list(jobs[int(os.environ.get("RANK", 0)) :: int(os.environ.get("WORLD_SIZE", 1))])
+    """The jobs of this process: every n-th."""
+    own, processes = process()
+    return list(jobs[own::processes])
 
 
 def batches(jobs: Sequence[Job]) -> list[list[Job]]:

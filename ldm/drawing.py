@@ -207,16 +207,10 @@ class Drawing:
         """What a picture's metadata say."""
         words = {"prompt": order.prompts[row], "negative_prompt": order.negatives[row], "seed": order.seeds[row]}
         notes = order.notes[row] if order.notes else {}
-        model: dict[str, Any] = {"model": self.name, "model_hash": self.hash, "version": f"ldm {__version__}"}
+        model: dict[str, Any] = {"scale": torch.as_tensor(self.latents.scale, dtype=torch.float64).tolist()}
+        model |= {"model": self.name, "model_hash": self.hash, "version": f"ldm {__version__}"}
         added = {"loras": self.loras.scales, "embeddings": self.embeddings}
-        model |= {name: value for name, value in added.items() if value}
-        return (
-            words
-            | order.settings()
-            | notes
-            | {"scale": torch.as_tensor(self.latents.scale, dtype=torch.float64).tolist()}
-            | model
-        )
+        return words | order.settings() | notes | model | {name: value for name, value in added.items() if value}
 
     def _leaves(self, part: Any) -> bool:
         return self.memory == "min" or (self.memory == "low" and part is self.text)

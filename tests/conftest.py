@@ -1,8 +1,11 @@
 """Tiny seeded models, built in code: what the published ones are, but small."""
 
+import sys
+
 import pytest
 import torch
 
+from ldm.cli import main
 from ldm.denoising import Denoiser
 from ldm.latents import LatentSpace
 from ldm.noising import Diffusion
@@ -57,3 +60,18 @@ def folder(pipeline, tmp_path_factory):
     path = tmp_path_factory.mktemp("models") / "tiny"
     pipeline.save_pretrained(path)
     return path
+
+
+@pytest.fixture
+def ldm(capsys):
+    """Runs a command -> its exit status, standard output and standard error."""
+
+    def run(*arguments) -> tuple[int, str, str]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["ldm", *map(str, arguments)])
+            with pytest.raises(SystemExit) as stop:
+                main()
+        out, err = capsys.readouterr()
+        return stop.value.code, out, err
+
+    return run

@@ -11,23 +11,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.cli import main
-
-
-def run(*arguments, capsys) -> tuple[int, str, str]:
-    """The command's exit status, standard output and standard error."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["ldm", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-    out, err = capsys.readouterr()
-    return stop.value.code, out, err
-
-
-@pytest.fixture
-def ldm(capsys):
-    return lambda *arguments: run(*arguments, capsys=capsys)
-
 
 @pytest.fixture
 def picture(tmp_path):

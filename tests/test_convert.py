@@ -9,15 +9,9 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from test_cli import run
 from test_singlefile import LAYOUTS, by_diffusers, diffusers_vae, published, write
 
 from ldm import checkpoints
-
-
-@pytest.fixture
-def ldm(capsys):
-    return lambda *arguments: run(*arguments, capsys=capsys)
 
 
 def weights(folder) -> dict[str, torch.Tensor]:

@@ -1,7 +1,6 @@
 """Diffusion training: losses, weightings and conditions are their formulas; what is frozen stays; LoRAs load."""
 
 import math
-import sys
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +10,6 @@ from conftest import CAPTIONS, tiny_pipeline
 from PIL import Image
 from torch import nn
 
-from ldm.cli import main
 from ldm.data.emoji import EmojiScenes
 from ldm.denoising import Denoiser
 from ldm.images import to_images, to_pixels
@@ -563,22 +561,13 @@ def test_long_captions_of_other_data_are_not_cut():
 # ---- the command line ----
 
 
-def ldm(*arguments, capsys) -> tuple[int, str, str]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["ldm", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            main()
-    out, err = capsys.readouterr()
-    return stop.value.code, out, err
-
-
 TOLD = ["--steps", 2, "--batch-size", 2, "--save-every", 2, "--preset", "tiny", "--no-tensorboard"]
 
 
-def test_a_model_of_classes_from_the_command_line(folder, tmp_path, capsys):
+def test_a_model_of_classes_from_the_command_line(folder, tmp_path, ldm):
     digits = pytest.importorskip("sklearn") and ["--data", "digits", "--samples", 12, "--side", 16]
     told = ["--vae", folder, "--condition", "class", "--zero-snr", "--weighting", "cosine", *digits, *TOLD]
-    status, out, err = ldm("train", "diffusion", "-o", tmp_path / "run", *told, capsys=capsys)
+    status, out, err = ldm("train", "diffusion", "-o", tmp_path / "run", *told)
     assert (status, out.strip()) == (0, str(tmp_path / "run" / "model")), err
     pipe = LatentDiffusion.from_pretrained(tmp_path / "run" / "model")
     assert pipe.defaults["null_label"] == 10 and pipe.process.a[-1] == pytest.approx(0, abs=1e-9)
@@ -586,10 +575,10 @@ def test_a_model_of_classes_from_the_command_line(folder, tmp_path, capsys):
     assert (tmp_path / "run" / "samples-2.png").exists()
 
 
-def test_a_lora_from_the_command_line(folder, tmp_path, capsys):
+def test_a_lora_from_the_command_line(folder, tmp_path, ldm):
     pytest.importorskip("peft")
     told = ["--init", folder, "--lora", 2, "--freeze-text", "--samples", 6, "--side", 16, *TOLD]
-    status, out, err = ldm("train", "diffusion", "-o", tmp_path / "run", *told, capsys=capsys)
+    status, out, err = ldm("train", "diffusion", "-o", tmp_path / "run", *told)
     assert (status, out.strip()) == (0, str(tmp_path / "run" / "lora")), err
     LatentDiffusion.from_pretrained(folder).load_lora(tmp_path / "run" / "lora")
     assert not (tmp_path / "run" / "model").exists()
@@ -610,19 +599,18 @@ def test_a_lora_from_the_command_line(folder, tmp_path, capsys):
     ],
     ids=str,
 )
-def test_what_does_not_go_together_is_one_line(folder, tmp_path, capsys, told, words):
+def test_what_does_not_go_together_is_one_line(folder, tmp_path, ldm, told, words):
     always = ["--vae", folder, "--samples", 2, "--side", 16, *TOLD]
-    status, _, err = ldm("train", "diffusion", "-o", tmp_path / "run", *always, *told, capsys=capsys)
+    status, _, err = ldm("train", "diffusion", "-o", tmp_path / "run", *always, *told)
     assert status == 2 and words in err and err.strip().count("\n") == 0 and "Traceback" not in err
 
 
-def test_a_cache_of_another_autoencoder_is_refused(folder, tmp_path, capsys):
+def test_a_cache_of_another_autoencoder_is_refused(folder, tmp_path, ldm):
     space = LatentSpace(autoencoder((16, 16)).eval())
     encode(EmojiScenes(16, seed=3, length=4), space, tmp_path / "cache")
     told = ["--data", tmp_path / "cache", "--vae", folder, *TOLD]
-    status, _, err = ldm("train", "diffusion", "-o", tmp_path / "run", *told, capsys=capsys)
+    status, _, err = ldm("train", "diffusion", "-o", tmp_path / "run", *told)
     assert status == 2 and "another autoencoder" in err
     space.save_pretrained(tmp_path / "vae")
-    status, _, err = ldm("train", "diffusion", "-o", tmp_path / "run", *told[:2], "--vae", tmp_path / "vae", *TOLD,
-                         capsys=capsys)  # fmt: skip
+    status, _, err = ldm("train", "diffusion", "-o", tmp_path / "run", *told[:2], "--vae", tmp_path / "vae", *TOLD)
     assert status == 0, err

@@ -6,15 +6,9 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from test_cli import run
 
 from ldm.latents import LatentSpace
 from ldm.training.cache import LatentCache
-
-
-@pytest.fixture
-def ldm(capsys):
-    return lambda *arguments: run(*arguments, capsys=capsys)
 
 
 @pytest.fixture

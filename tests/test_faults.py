@@ -8,16 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from test_cli import run
 from test_pickles import Evil
 from test_singlefile import published, write
 
 GAIN = "model.diffusion_model.input_blocks.1.1.norm.weight"  # numbers around 1
-
-
-@pytest.fixture
-def ldm(capsys):
-    return lambda *arguments: run(*arguments, capsys=capsys)
 
 
 def truncated(path: Path) -> Path:

@@ -12,7 +12,6 @@ from PIL import Image
 from test_losses import vgg_in_small
 from torch.nn.parallel import DistributedDataParallel
 
-import ldm.cli
 from ldm.data.emoji import EmojiScenes
 from ldm.data.items import Record
 from ldm.latents import SCALE, LatentSpace
@@ -385,17 +384,10 @@ def test_too_many_held_out_pictures_are_refused():
         kept_apart(Numbers(10), 6)
 
 
-def run(capsys, *arguments: str) -> tuple[int, str, str]:
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(SystemExit) as end:
-        patch.setattr("sys.argv", ["ldm", *arguments])
-        ldm.cli.main()
-    return end.value.code, *capsys.readouterr()
-
-
 SHORT = ["--preset", "tiny", "--side", "16", "--steps", "2", "--batch-size", "2", "--save-every", "2"]
 
 
-def test_the_command_trains_on_a_folder(tmp_path, capsys):
+def test_the_command_trains_on_a_folder(tmp_path, ldm):
     (tmp_path / "photos").mkdir()
     for i in range(12):
         noise = np.random.default_rng(i).integers(0, 256, (20, 24, 3), dtype=np.uint8)
@@ -412,7 +404,7 @@ def test_the_command_trains_on_a_folder(tmp_path, capsys):
         "measured",
     ]
     arguments += ["--adversarial-weight", "0.5", "--discriminator", "tiny", "--equivariance-weight", "0.1"]
-    code, out, err = run(capsys, "train", "vae", "--out", str(tmp_path / "run"), *SHORT, *arguments)
+    code, out, err = ldm("train", "vae", "--out", str(tmp_path / "run"), *SHORT, *arguments)
     assert code == 0 and out.splitlines()[-1] == str(tmp_path / "run" / "vae"), err
     figures = json.loads((tmp_path / "run" / "roundtrip.json").read_text())
     assert figures["count"] == 3 and f"{figures['psnr']:.2f} dB" in err
@@ -423,14 +415,14 @@ def test_the_command_trains_on_a_folder(tmp_path, capsys):
 
 
 def test_the_command_says_that_there_is_no_perceptual_loss_and_refuses_one_that_is_not_at_hand(
-    tmp_path, capsys, monkeypatch
+    tmp_path, ldm, monkeypatch
 ):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(perceptual, "find_spec", lambda name: None)
-    code, _, err = run(capsys, "train", "vae", "--out", str(tmp_path / "run"), *SHORT, "--held-out", "2")
+    code, _, err = ldm("train", "vae", "--out", str(tmp_path / "run"), *SHORT, "--held-out", "2")
     assert code == 0 and "LPIPS is not at hand" in err
-    code, _, err = run(capsys, "train", "vae", "--out", str(tmp_path / "b"), *SHORT, "--perceptual-weight", "1")
+    code, _, err = ldm("train", "vae", "--out", str(tmp_path / "b"), *SHORT, "--perceptual-weight", "1")
     assert code == 2 and "vgg16-397923af.pth" in err and len(err.splitlines()) == 1
     assert not Path(tmp_path / "b").exists()
-    code, _, err = run(capsys, "train", "vae", "--out", str(tmp_path / "b"), *SHORT, "--kl-weight", "-1")
+    code, _, err = ldm("train", "vae", "--out", str(tmp_path / "b"), *SHORT, "--kl-weight", "-1")
     assert code == 2 and "kl -1.0: expected 0 or more" in err

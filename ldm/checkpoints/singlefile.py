@@ -169,7 +169,7 @@ def _scale(file: File, config: Mapping[str, Any], family: str | None) -> Decisio
     """The scale that a file names, else its family's; None where the file is of no family that shows."""
     if config.get("scaling_factor") is not None:
         return Decision(config["scaling_factor"], "the file's metadata")
-    beside = prediction.options(file.path) or {}
+    beside = prediction.options(file.path)
     with named(f"scale_factor of {file.path}"):
         if "scale_factor" in file.tensors:
             return Decision(float(file.tensors["scale_factor"]), "the file's key scale_factor")

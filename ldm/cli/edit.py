@@ -62,7 +62,8 @@ def edit(
     """
     count = 1 if count is None else count
     options.at_least_one(count=count)
-    width, height = options.size_of(size)
+    guidance = 1.0 if guidance is None and not prompt else guidance
+    chosen = options.settings_of(negative, size, steps, guidance, sampler)
     name = f"{Path(image).stem or 'picture'}-{slug(prompt) if prompt else 'variation'}"
     paths = outputs.paths_of(out, [name], count, seed)
 
@@ -70,11 +71,6 @@ def edit(
     told = {"mask": mask, "strength": strength, "exact_steps": exact_steps or None, "feather": feather,
             "image_guidance_scale": image_guidance}  # fmt: skip
     task, more = _task(pipeline, {key: value for key, value in told.items() if value is not None})
-    asked = {
-        "negative_prompt": negative, "height": height, "width": width, "num_inference_steps": steps,
-        "guidance_scale": 1.0 if guidance is None and not prompt else guidance, "sampler": sampler,
-    }  # fmt: skip
-    chosen = {key: value for key, value in asked.items() if value is not None}
     with outputs.stepping() as shown:
         images = task(prompt, image, seed=seed, num_images_per_prompt=count, callback=shown, **more, **chosen)
     outputs.save_all(images, paths, metadata=not no_metadata)

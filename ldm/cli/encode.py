@@ -1,6 +1,5 @@
 """ldm encode: pictures -> a latent cache."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,8 +10,6 @@ from ldm.cli import options
 if TYPE_CHECKING:
     from ldm.latents import LatentSpace
     from ldm.text import TextEncoder
-
-SCENES = 40_000  # emoji scenes that are drawn where --count does not say: there is no end of them
 
 
 def encode(
@@ -67,11 +64,11 @@ def encode(
     options.at_least_one(batch_size=batch_size, crops=crops)
     options.one_of("--crop", crop, ("centre", "random"))
     options.one_of("--beside", beside, ("picture", "mask"))
-    process, processes = (int(os.environ.get(name, default)) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
 
-    from ldm import data
+    from ldm import batch, data
     from ldm.training import encoding
 
+    process, processes = batch.process()
     space, reader = _models(vae, text, device, dtype)
     side = side or _side_of(space)
     if (buckets or side) % space.factor:
@@ -79,7 +76,7 @@ def encode(
         raise ValueError(
             f"{which} {value}: expected a multiple of {space.factor}, the autoencoder's pixels to a latent"
         )
-    count = SCENES if source == "emoji" and count is None else count
+    count = options.SCENES if source == "emoji" and count is None else count
     found = data.open(source, side, crop, flip, buckets, split, count, seed, skip)
     report = encoding.encode(found, space, out, reader, beside, crops, batch_size, process, processes)
     share = f", share {process + 1} of {processes}" if processes > 1 else ""
@@ -92,8 +89,6 @@ def _models(vae: str, text: str | None, device: str, dtype: str) -> "tuple[Laten
     from ldm.latents import LatentSpace
 
     device, number = options.device_of(device), options.dtype_of(dtype)
-    if device == "cuda":
-        device = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     reader = checkpoints.load_text(checkpoints.resolve(text)) if text else None
     if text and reader is None:
         raise ValueError(f"--text {text}: it has no text encoder")

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from ldm.batch import Job
     from ldm.pipeline import LatentDiffusion
 
-PARAMETERS = ("negative_prompt", "height", "width", "num_inference_steps", "guidance_scale", "sampler", "clip_skip")
-REPEATED = (*PARAMETERS, "guidance_interval", "guidance_rescale", "prompt_weights")
+REPEATED = (
+    "negative_prompt", "height", "width", "num_inference_steps", "guidance_scale", "sampler", "clip_skip",
+    "guidance_interval", "guidance_rescale", "prompt_weights",
+)  # fmt: skip
 KINDS: dict[str, Any] = {
     "prompt": str, "negative_prompt": str, "prompts": list, "count": int, "seed": int, "height": int, "width": int,
     "num_inference_steps": int, "guidance_scale": (int, float), "sampler": str, "model": str, "clip_skip": int,
@@ -75,9 +77,8 @@ def generate(
     ldm generate --prompts prompts.txt -o pictures/
     """
     told = _told(from_image)
-    width, height = options.size_of(size)
-    asked = dict(zip(PARAMETERS, (negative, height, width, steps, guidance, sampler, clip_skip), strict=True))
-    settings = {key: told[key] for key in REPEATED if key in told} | {k: v for k, v in asked.items() if v is not None}
+    settings = {key: told[key] for key in REPEATED if key in told}
+    settings |= options.settings_of(negative, size, steps, guidance, sampler, clip_skip)
     settings |= {"prompt_weights": False} if no_weights else {}
     count = told.get("count", 1) if count is None else count
     options.at_least_one(count=count)
@@ -111,7 +112,7 @@ def _asked(
     prompts: list[str], out: Path | None, count: int, seed: int, grid: bool, settings: dict[str, Any]
 ) -> "list[Job]":
     """The command line's own prompts -> this process's share of them; a grid is drawn by one process."""
-    from ldm.batch import Job, first_process, share
+    from ldm.batch import Job, process, share
 
     names = [slug(prompt) for prompt in prompts]
     if grid:
@@ -123,7 +124,9 @@ def _asked(
     negative = alike.pop("negative_prompt", "")
     rows = [(prompt, seed + j) for prompt in prompts for j in range(count)]
     jobs = [Job(path, *row, negative, alike) for path, row in zip(paths, rows, strict=True)]
-    return share(jobs) if not grid else jobs if first_process() else []
+    if grid:
+        return jobs if process()[0] == 0 else []
+    return share(jobs)
 
 
 def _listed(file: Path, out: Path, common: dict[str, Any]) -> "list[Job]":

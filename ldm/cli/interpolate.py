@@ -54,14 +54,9 @@ def interpolate(
     paths = [out / f"{i:04}.png" for i in range(frames)] if outputs.is_folder(out) else [_moving(out)]
     for path in paths:
         options.writable_picture(path)
-    width, height = options.size_of(size)
+    settings = options.settings_of(negative, size, steps, guidance, sampler)
 
     pipeline = options.pipeline_of(model, device, dtype, memory, lora, embedding)
-    asked = {
-        "negative_prompt": negative, "height": height, "width": width, "num_inference_steps": steps,
-        "guidance_scale": guidance, "sampler": sampler,
-    }  # fmt: skip
-    settings: dict[str, Any] = {key: value for key, value in asked.items() if value is not None}
     if image:
         settings |= {"image_a": image[0], "image_b": image[1], "strength": strength}
     with outputs.stepping() as shown:

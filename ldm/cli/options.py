@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from ldm.pipeline import LatentDiffusion
 
+SCENES = 40_000  # emoji scenes that are encoded where nothing says how many: there is no end of them
 MODEL = typer.Option("--model", "-m", help="Embedded name, folder in diffusers' layout, single file, or hub id.")
 Model = Annotated[str, MODEL]
 Device = Annotated[str, typer.Option(help="cuda, mps, cpu, or auto: the first of them that is here.")]
@@ -44,15 +45,20 @@ NoMetadata = Annotated[bool, typer.Option("--no-metadata", help="Do not write wh
 Json = Annotated[Path | None, typer.Option("--json", help="Write the figures to this file; - for standard output.")]
 
 
+def panelled(panel: str, words: str, *names: str) -> Any:
+    """An option that `--help` shows in a panel."""
+    return typer.Option(*names, help=words, rich_help_panel=panel)
+
+
 def device_of(name: str) -> str:
-    """auto -> this process's cuda device, mps or cpu; ValueError for a device that is not here."""
+    """auto -> this process's cuda device, mps or cpu; cuda -> this process's; ValueError for one that is not here."""
     import os
 
     import torch
 
+    if name in ("auto", "cuda") and torch.cuda.is_available():
+        return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"  # torchrun and accelerate launch number a machine's processes
     if name == "auto":
-        if torch.cuda.is_available():  # torchrun and accelerate launch number the processes of a machine
-            return f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         torch.empty(0, device=name)
@@ -102,6 +108,23 @@ def size_of(text: str | None) -> tuple[int | None, int | None]:
     if len(sides) > 2 or not all(side.lstrip("-").isdigit() for side in sides):
         raise ValueError(f"--size {text!r}: expected WIDTHxHEIGHT or one number, such as 64x64 or 64")
     return int(sides[0]), int(sides[-1])
+
+
+def settings_of(
+    negative: str | None,
+    size: str | None,
+    steps: int | None,
+    guidance: float | None,
+    sampler: str | None,
+    clip_skip: int | None = None,
+) -> dict[str, Any]:
+    """What the options set, by the names that a pipeline's tasks have for it; what is None is left to the model."""
+    width, height = size_of(size)
+    asked = {
+        "negative_prompt": negative, "height": height, "width": width, "num_inference_steps": steps,
+        "guidance_scale": guidance, "sampler": sampler, "clip_skip": clip_skip,
+    }  # fmt: skip
+    return {name: value for name, value in asked.items() if value is not None}
 
 
 def json_target(path: Path | None) -> Path | None:

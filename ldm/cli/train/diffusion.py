@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from ldm.cli import options
 from ldm.cli.train.latents import PIXELS, Crop, Data, Flip, Samples, Side, Source, Split, latents, shown, space_of
 from ldm.cli.train.plan import Out, planned
@@ -19,10 +17,7 @@ if TYPE_CHECKING:
 RESULT, TOLD, LEARNT = "What comes out", "What the network is told", "What is learnt"
 
 
-def _option(panel: str, words: str, *names: str) -> Any:
-    return typer.Option(*names, help=words, rich_help_panel=panel)
-
-
+_option = options.panelled
 VAE = "The autoencoder whose latents are learnt; pixels for none: a model of pixels.  [default: --init's]"
 Vae = Annotated[str | None, _option(RESULT, VAE)]
 Preset = Annotated[str, _option(RESULT, "small (11 M parameters) or tiny (for tests).")]

@@ -1,9 +1,9 @@
 """ldm train distill: a diffusion model -> one that draws in four steps."""
 
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
-import typer
-
+from ldm.cli import options
 from ldm.cli.train.diffusion import preview, saved
 from ldm.cli.train.latents import Crop, Data, Flip, Samples, Side, Source, Split, latents, shown, space_of
 from ldm.cli.train.plan import Out, planned
@@ -12,8 +12,7 @@ from ldm.training.plan import Plan
 PANEL = "Teacher and student"
 
 
-def _option(words: str, *names: str) -> Any:
-    return typer.Option(*names, help=words, rich_help_panel=PANEL)
+_option = partial(options.panelled, PANEL)
 
 
 Teacher = Annotated[str, _option("The model: embedded name, folder, single file, or hub id.")]

@@ -1,10 +1,9 @@
 """What a diffusion model learns from: options, and the latents that they make."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
 
 from ldm.cli import options
 
@@ -12,7 +11,6 @@ if TYPE_CHECKING:
     from ldm.latents import LatentSpace
 
 PANEL = "Pictures"
-SCENES = 40_000  # emoji scenes where --samples does not say: there is no end of them
 SHOWN = [  # what samples of emoji are asked for
     "a red apple", "a cat face", "a dog face on a blue background", "a rocket", "three bananas", "a small pizza",
     "a cow face to the left of a tulip", "a house above a bus",
@@ -20,8 +18,7 @@ SHOWN = [  # what samples of emoji are asked for
 PIXELS = "pixels"  # the autoencoder that does nothing
 
 
-def _option(words: str, *names: str) -> Any:
-    return typer.Option(*names, help=words, rich_help_panel=PANEL)
+_option = partial(options.panelled, PANEL)
 
 
 DATA = "emoji, digits, a folder of pictures, tar shards, or a cache that ldm encode made."
@@ -83,7 +80,7 @@ def _scenes(source: Source, space: "LatentSpace", vae: str, out: Path) -> Any:
     from ldm.training import processes
     from ldm.training.cache import cached, encode_dataset
 
-    count = source.samples or SCENES
+    count = source.samples or options.SCENES
     scenes = data.open(
         "emoji", source.side, source.crop, source.flip, split=source.split, count=count, seed=source.seed
     )

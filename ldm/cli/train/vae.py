@@ -4,8 +4,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import typer
-
 from ldm.cli import options
 from ldm.cli.train.plan import Out, planned
 from ldm.training.plan import Plan
@@ -13,10 +11,7 @@ from ldm.training.plan import Plan
 DATA, LOSSES, RESULT = "Pictures", "What is minimised", "What comes out"
 
 
-def _option(panel: str, words: str, *names: str) -> Any:
-    return typer.Option(*names, help=words, rich_help_panel=panel)
-
-
+_option = options.panelled
 Data = Annotated[str, _option(DATA, "emoji, digits, a folder of pictures, or tar shards.")]
 Split = Annotated[str | None, _option(DATA, "A part of the data, such as train.")]
 Side = Annotated[int, _option(DATA, "Height and width of the pictures.")]
