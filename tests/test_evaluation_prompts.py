@@ -1,20 +1,19 @@
-"""The judge of prompts, judged: it knows true pictures, gives nothing to empty ones, and finds every kind of error."""
+"""Questions, what is said of a model's answers, and what is shown of them."""
 
 import json
-from collections import defaultdict
-from functools import lru_cache
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image
 
 import ldm.evaluation
-from ldm.data.emoji import COLOURS, Scene, random_scene, variants
-from ldm.evaluation import prompts
-from ldm.evaluation.prompts import CANDIDATES, SPLITS, candidates, evaluate_prompts, judge, question, wilson
+from ldm.data.scenes import KINDS, Scene, random_scene, variants
+from ldm.evaluation import gallery
+from ldm.evaluation.fidelity import EQUAL, fidelity
+from ldm.evaluation.prompts import answer, evaluate_prompts, spread, wilson
+from ldm.evaluation.questions import CANDIDATES, SPLITS, STATED, UNSTATED, about, kind, question, series, stated
 
-EACH = 30  # questions of each split
-SEED = 7
+SIDE = 64
 
 
 def rng(*seed: int) -> np.random.Generator:
@@ -22,126 +21,49 @@ def rng(*seed: int) -> np.random.Generator:
 
 
 def plain(colour) -> Image.Image:
-    return Image.new("RGB", (64, 64), colour)
+    return Image.new("RGB", (SIDE, SIDE), colour)
 
 
-def noise(seed: int) -> Image.Image:
-    return Image.fromarray(rng(seed).integers(0, 256, (64, 64, 3), np.uint8))
+# Questions.
 
 
-def probes(scene: Scene, true: Image.Image, seed: int) -> dict[str, Image.Image]:
-    """Pictures that say nothing, and pictures that are soft or loud but say it."""
-    speckled = np.asarray(true) + rng(seed).normal(0, 20, (64, 64, 3))
-    return {
-        "true": true,
-        "white": plain("white"),
-        "black": plain("black"),
-        "grey": plain((128, 128, 128)),
-        "background": plain(COLOURS[scene.background]),
-        "noise": noise(seed),
-        # A tenth of the side: an object is about three of the blur's widths wide, too few to name it by.
-        "blurred": true.filter(ImageFilter.GaussianBlur(6.4)),
-        "soft": true.filter(ImageFilter.GaussianBlur(1)),
-        "speckled": Image.fromarray(speckled.clip(0, 255).astype(np.uint8)),
-        "large": true.resize((192, 192), Image.Resampling.BICUBIC),
-        "odd": true.resize((75, 75), Image.Resampling.BICUBIC).convert("RGBA"),
-    }
+@pytest.mark.parametrize("name", KINDS)
+def test_candidates_are_different_and_hold_every_error_that_is_asked_about(name):
+    for i in range(12):
+        scene = random_scene(rng(i), name)
+        asked, pools = about(scene, 0, rng(i)), variants(scene)
+        assert len({other.key for other in asked.candidates}) == len(asked.candidates) == CANDIDATES
+        assert scene in asked.candidates and asked.alone.keys() == stated(scene) >= {"object"}
+        for respect, pool in pools.items():
+            there, limit = set(asked.candidates) & set(pool), STATED if respect in stated(scene) else UNSTATED
+            assert respect == "object" or len(there) == min(limit, len(pool))
+            if respect in asked.alone:
+                assert set(asked.alone[respect]) == {scene, *there}
+        assert len(set(asked.candidates) & set(pools["object"])) >= 6
+    assert kind(scene) == name or (name in ("sized", "tinted", "setting", "background") and not scene.relation)
 
 
-def wrong(asked: prompts.Question) -> dict[str, Scene]:
-    """One of the candidates for each kind of error: what a model drew that did not listen."""
-    pools = variants(asked.scene).items()
-    found = {respect: [scene for scene in asked.candidates if scene in pool] for respect, pool in pools}
-    return {f"wrong {respect}": scenes[0] for respect, scenes in found.items() if scenes}
+def test_the_place_of_the_true_scene_says_nothing():
+    places = [asked.candidates.index(asked.scene) for asked in series("heldout", 100, 0)]
+    assert len(set(places)) > 25 and question("seen", 0, 3) == question("seen", 0, 3) != question("seen", 1, 3)
 
 
-@pytest.fixture(scope="module")
-def verdicts():
-    """probe -> [(kind of scene, chosen scene, scene of the question, scene of the picture)], over all splits."""
-    found = defaultdict(list)
-    series = [question(split, SEED, i) for split in SPLITS for i in range(EACH)]
-    stranger = series[-1].scene.draw(rng(0))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prompts, "rendered", lru_cache(CANDIDATES)(prompts.rendered))  # one question, many pictures
-        for i, asked in enumerate(series):
-            true = asked.scene.draw(rng(i, 1))
-            pictures = {name: (asked.scene, picture) for name, picture in probes(asked.scene, true, i).items()}
-            pictures |= {name: (scene, scene.draw(rng(i, 2))) for name, scene in wrong(asked).items()}
-            pictures["shuffled"] = series[i - 1].scene, stranger
-            for name, (drawn, picture) in pictures.items():
-                chosen = asked.candidates[judge(picture, asked.candidates, asked.judge_seed)[0]]
-                found[name].append((prompts.kind(asked.scene), chosen, asked.scene, drawn))
-            stranger = true
-    return found
-
-
-def right(verdicts: list) -> list[bool]:
-    return [chosen == asked for _, chosen, asked, _ in verdicts]
-
-
-@pytest.mark.parametrize("kind", ["single", "background", "count", "relation"])
-def test_knows_true_pictures_of_every_kind(verdicts, kind):
-    of_kind = [verdict for verdict in verdicts["true"] if verdict[0] == kind]
-    assert len(of_kind) >= 10
-    assert np.mean(right(of_kind)) >= 0.99
+def test_what_is_stated():
+    assert stated(Scene(("bat",))) == stated(Scene(("bat",), size="small")) == {"object"}
+    assert stated(Scene(("bat",), count=2, background="red")) == {"object", "count", "colour"}
+    two = Scene(("bat", "dog face"), relation="above", setting="snow", tints=(None, "red"))
+    assert stated(two) == {"object", "relation", "setting", "tint"}
 
 
 @pytest.mark.parametrize("split", SPLITS)
-def test_knows_true_pictures_of_every_split(verdicts, split):
-    start = SPLITS.index(split) * EACH
-    assert np.mean(right(verdicts["true"][start : start + EACH])) >= 0.99
+def test_splits_keep_to_themselves(split):
+    scenes = [asked.scene for asked in series(split, 150, 0)]
+    assert {scene.held_out for scene in scenes} == {split == "heldout"}
+    kinds = {kind(scene) for scene in scenes}
+    assert kinds == {"single"} if split == "single" else {"background", "count", "relation", "row"} <= kinds
 
 
-@pytest.mark.parametrize("name", ["soft", "speckled", "large", "odd"])
-def test_knows_them_slightly_soft_or_noisy_and_in_any_size(verdicts, name):
-    assert np.mean(right(verdicts[name])) >= 0.95
-
-
-@pytest.mark.parametrize("name", ["white", "black", "grey", "background", "noise", "blurred", "shuffled"])
-def test_what_shows_no_object_scores_chance(verdicts, name):
-    correct = right(verdicts[name])
-    low, high = wilson(sum(correct), len(correct), z=2.6)  # 99 %
-    assert low <= 1 / CANDIDATES <= high
-
-
-@pytest.mark.parametrize("respect", ["object", "relation", "colour", "count"])
-def test_finds_every_kind_of_error(verdicts, respect):
-    found = verdicts[f"wrong {respect}"]
-    assert len(found) >= 15
-    assert sum(right(found)) <= 0.01 * len(found)
-    assert np.mean([chosen == drawn for _, chosen, _, drawn in found]) >= 0.99
-
-
-@pytest.mark.parametrize(("name", "own"), [("spider", "black"), ("star", "yellow"), ("ghost", "white")])
-def test_objects_of_the_background_s_own_colour(name, own):
-    """On its own colour an object has hardly a contour, and on the others hardly a colour."""
-    for i, colour in enumerate({own, "black", "yellow", "white", "grey"}):
-        scene = Scene((name,), background=colour)
-        scenes = candidates(scene, rng(i))
-        assert scenes[judge(scene.draw(rng(i, 1)), scenes, seed=i)[0]] == scene
-
-
-def test_candidates_are_different_and_hold_every_error():
-    places = []
-    for i in range(60):
-        scene = random_scene(rng(i), ("single", "background", "count", "relation")[i % 4])
-        scenes, pools = candidates(scene, rng(i)), variants(scene)
-        assert len({other.key for other in scenes}) == len(scenes) == CANDIDATES
-        assert {*pools["relation"], *pools["count"], *pools["colour"]} <= set(scenes)
-        assert len(set(scenes) & set(pools["object"])) == 18
-        assert scenes == candidates(scene, rng(i)) != candidates(scene, rng(i + 1))
-        places.append(scenes.index(scene))
-    assert len(set(places)) > 20
-
-
-def test_the_judge_is_a_function_of_picture_scenes_and_seed():
-    asked = question("seen", SEED, 0)
-    picture = asked.scene.draw(rng(1))
-    first, second, other = (judge(picture, asked.candidates, seed) for seed in (3, 3, 4))
-    assert first == second and first[1] != other[1]
-    assert all(-1 <= likeness <= 1 for likeness in first[1])
-    lots = {judge(plain("white"), asked.candidates[:2], seed)[0] for seed in range(12)}
-    assert lots == {0, 1}
+# What is said of the answers.
 
 
 def artist(asked_of: dict, calls: list):
@@ -149,15 +71,15 @@ def artist(asked_of: dict, calls: list):
 
     def draw(texts, seeds):
         calls.append((texts, seeds))
-        return [asked_of[text].draw(rng(seed, 99)) for text, seed in zip(texts, seeds, strict=True)]
+        return [asked_of[text].draw(rng(seed, 99), SIDE) for text, seed in zip(texts, seeds, strict=True)]
 
     return draw
 
 
-def evaluated(split: str, count: int, seed: int = 0, batch: int = 32):
+def evaluated(split: str, count: int, seed: int = 0, batch: int = 32, **how):
     calls: list = []
-    scenes = {q.prompt: q.scene for q in (question(split, seed, i) for i in range(count))}
-    return evaluate_prompts(artist(scenes, calls), split, count, seed, batch), calls
+    scenes = {asked.prompt: asked.scene for asked in series(split, count, seed)}
+    return evaluate_prompts(artist(scenes, calls), split, count, seed, batch, **how), calls
 
 
 def test_evaluation_asks_in_batches_and_tells_all():
@@ -173,24 +95,67 @@ def test_evaluation_asks_in_batches_and_tells_all():
     assert json.loads(json.dumps(result))["count"] == 12
 
 
+def test_every_respect_stands_alone_with_its_chance():
+    asked, (result, _) = series("heldout", 12, 3), evaluated("heldout", 12, seed=3)
+    for respect, figures in result["alone"].items():
+        sizes = [len(q.alone[respect]) for q in asked if respect in q.alone]
+        assert figures["accuracy"] == 1 and figures["count"] == len(sizes)
+        assert figures["chance"] == pytest.approx(np.mean([1 / size for size in sizes]))
+        assert sum(respect in answer["alone"] for answer in result["pictures"]) == len(sizes)
+    assert {"object", "relation", "colour"} <= result["alone"].keys()
+
+
+def test_a_wrong_tint_is_wrong_and_the_count_right():
+    asked = about(Scene(("dog face",), count=3, tints=("purple",)), 0, rng(0))
+    other = next(scene for scene in asked.alone["tint"] if scene != asked.scene)
+    told = answer(asked, other.draw(rng(1), SIDE))
+    assert told["alone"].keys() == {"object", "count", "tint"}
+    assert told["alone"]["count"] and not told["alone"]["tint"]
+    assert not told["correct"] and told["chosen"] == other.key
+
+
+def test_fidelity_and_its_ceiling_stand_beside_accuracy():
+    def halved(pictures):
+        return [picture.resize((SIDE // 2,) * 2).resize((SIDE,) * 2) for picture in pictures]
+
+    result, _ = evaluated("single", 4, reconstruct=halved)
+    assert result["fidelity"]["mean"] == result["fidelity"]["tenth_percentile"] == EQUAL
+    assert result["fidelity"]["count"] == 4
+    levels = [round(fidelity(halved([q.rendering(SIDE)])[0], q.scene), 2) for q in series("single", 4, 0)]
+    assert [answer["ceiling"] for answer in result["pictures"]] == levels
+    assert result["fidelity"]["ceiling"]["mean"] == pytest.approx(np.mean(levels))
+    assert result["fidelity"]["ceiling"]["tenth_percentile"] == pytest.approx(np.percentile(levels, 10))
+
+
+def test_scenes_of_several_things_or_settings_have_no_fidelity():
+    result, _ = evaluated("heldout", 12)
+    simple = {told["kind"] for told in result["pictures"] if "fidelity" in told}
+    assert simple and simple <= {"background", "tinted", "sized"}
+    assert {told["kind"] for told in result["pictures"]} > simple
+    assert result["fidelity"]["ceiling"] is None
+    assert spread([told for told in result["pictures"] if "fidelity" not in told]) is None
+
+
+def test_shuffled_prompts_are_those_of_others_and_say_nothing():
+    asked, (result, calls) = series("single", 24, 0), evaluated("single", 24, batch=16, shuffled=True)
+    drawn = [text for texts, _ in calls for text in texts]
+    assert drawn == [q.prompt for q in asked[1:] + asked[:1]]
+    assert [seed for _, seeds in calls for seed in seeds] == [q.seed for q in asked]
+    assert [answer["prompt"] for answer in result["pictures"]] == [q.prompt for q in asked]
+    assert result["settings"]["shuffled"] and result["fidelity"]["mean"] < 20
+    low, high = wilson(round(24 * result["accuracy"]), 24, z=2.6)
+    assert low <= 1 / CANDIDATES <= high
+
+
 def test_evaluation_repeats_itself_and_batches_do_not_matter():
     once = evaluated("seen", 3)[0]
     assert once == evaluated("seen", 3, batch=2)[0]
     assert once["pictures"][:2] == evaluated("seen", 2)[0]["pictures"] != evaluated("seen", 2, seed=1)[0]["pictures"]
 
 
-@pytest.mark.parametrize("split", SPLITS)
-def test_splits_keep_to_themselves(split):
-    scenes = [question(split, 0, i).scene for i in range(200)]
-    assert {scene.held_out for scene in scenes} == {split == "heldout"}
-    assert {prompts.kind(scene) for scene in scenes} == (
-        {"single"} if split == "single" else {"background", "count", "relation"}
-    )
-
-
 def test_a_constant_model_is_not_praised():
     result = evaluate_prompts(lambda texts, seeds: [plain("pink")] * len(texts), "single", 16)
-    assert result["accuracy"] <= 0.25 and result["likeness"] < 0.01
+    assert result["accuracy"] <= 0.25 and result["likeness"] < 0.01 and result["fidelity"]["mean"] < 15
 
 
 @pytest.mark.parametrize(
@@ -200,6 +165,11 @@ def test_a_constant_model_is_not_praised():
 def test_bad_arguments_are_said_in_one_line_before_anything_is_drawn(split, count, seed, named):
     with pytest.raises(ValueError, match=rf"^[^\n]*{named}[^\n]*expected[^\n]*$"):
         evaluate_prompts(lambda texts, seeds: pytest.fail("drawn"), split, count, seed)
+
+
+def test_one_prompt_cannot_be_shuffled():
+    with pytest.raises(ValueError, match="^count 1: .*expected 2 or more$"):
+        evaluate_prompts(lambda texts, seeds: pytest.fail("drawn"), "single", 1, shuffled=True)
 
 
 def test_a_model_that_returns_too_few_pictures_is_an_error():
@@ -221,3 +191,33 @@ def test_the_room_is_lazy():
     assert ldm.evaluation.evaluate_prompts is evaluate_prompts
     with pytest.raises(AttributeError, match="no attribute 'evaluate_poems'"):
         _ = ldm.evaluation.evaluate_poems
+
+
+# What is shown of them.
+
+
+def test_the_worst_come_first_beside_what_they_should_be():
+    asked = series("single", 20, 0)
+    pictures = [q.rendering(SIDE) for q in asked]
+    pictures[7] = plain("black")
+    sheet = np.asarray(gallery.worst(asked, pictures))
+    first = sheet[: sheet.shape[0] // 4, : sheet.shape[1] // 4]
+    assert (first == 0).all(-1).sum() >= SIDE * SIDE
+    assert gallery.WORST == 16 and sheet.shape[1] > 4 * 2 * SIDE
+    assert (sheet == 0).all(-1).sum() < 3 * SIDE * SIDE  # black once, and the letters
+
+
+def test_a_sheet_shows_the_first_in_order():
+    asked = series("single", 70, 0)
+    pictures = [plain("white")] * 70
+    blank = gallery.sheet(asked, pictures)
+    assert blank.size == gallery.sheet(asked[:64], pictures[:64]).size
+    found = np.asarray(gallery.sheet(asked, [*pictures[:9], plain("red"), *pictures[10:]]))
+    rows, columns = np.nonzero((found == (255, 0, 0)).all(-1))
+    assert columns.min() // (blank.width // 8) == 1 and rows.min() // (blank.height // 8) == 1
+
+
+def test_no_simple_scene_is_nothing_to_rank():
+    asked = [about(Scene(("bat",), setting="snow"), 0, rng(0))]
+    with pytest.raises(ValueError, match="^no scene of one thing.*expected at least one"):
+        gallery.worst(asked, [plain("white")])

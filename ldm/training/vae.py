@@ -232,7 +232,8 @@ def train_vae(
 
     `data[i]` is (picture of `side` x `side`, caption). The run's state, log and pictures lie in `out` too; the same
     call goes on from there. `init` is an autoencoder to start from in place of a new one of `preset`. `scale` is one of
-    SCALES, as `rescale` takes it: "fold" by default, "keep" where the decoder alone learns. What comes out is tried on
+    SCALES, as `rescale` takes it: "fold" by default, "keep" where the decoder alone learns; of a mixture the first part
+    decides it, which is what a diffusion model will learn. What comes out is tried on
     the pictures of `held_out`, and the figures written to `out`/roundtrip.json. ValueError for what does not fit.
     """
     scale = scale or ("keep" if recipe.decoder_only else "fold")
@@ -252,7 +253,7 @@ def train_vae(
     objective = VAEObjective(vae, recipe, perceptual)
     average: Any = fit(objective, data, plan, out, pixels_of, settings, reconstructions(out, tried))
     vae = average.vae
-    rescale(vae, scale, batches(data, MEASURED))
+    rescale(vae, scale, batches(getattr(data, "parts", [data])[0], MEASURED))
     if processes.here().is_main_process:
         if held_out is not None:
             write_json(out / "roundtrip.json", roundtrip_figures(vae, batches(held_out, MEASURED)))

@@ -12,7 +12,11 @@ DATA, LOSSES, RESULT = "Pictures", "What is minimised", "What comes out"
 
 
 _option = options.panelled
-Data = Annotated[str, _option(DATA, "emoji, digits, a folder of pictures, or tar shards.")]
+SOURCE = (
+    "emoji, leaves, gradients, text, photographs, digits, a folder of pictures, or tar shards; or several of them with "
+    "weights, such as emoji:6+leaves:2+text:1."
+)
+Data = Annotated[str, _option(DATA, SOURCE)]
 Split = Annotated[str | None, _option(DATA, "A part of the data, such as train.")]
 Side = Annotated[int, _option(DATA, "Height and width of the pictures.")]
 Crop = Annotated[str, _option(DATA, "Where a square is cut: centre or random.")]
@@ -78,6 +82,8 @@ def vae(
 
     ldm train vae --out runs/vae2 --init runs/vae/vae --steps 1600 --learning-rate 1e-3 --seed 1
 
+    ldm train vae --data emoji:6+leaves:2+gradients:1+text:1+photographs:2 --side 128 --preset base --out runs/vae3
+
     ldm train vae --data photos --side 128 --crop random --flip --preset base --out runs/photos
 
     ldm train vae --data photos --init stabilityai/sd-vae-ft-mse --side 256 --decoder-only --mse-weight 0
@@ -113,13 +119,22 @@ def _lpips(weight: float, path: Path | None) -> Any:
 
 
 def _pictures(data: str, split: str | None, side: int, crop: str, flip: bool, held_out: int, seed: int) -> Any:
-    """What is learnt from, and what the result is tried on."""
+    """What is learnt from, and what the result is tried on.
+
+    That is emoji scenes that are held out, where there are emoji; else pictures of another seed of what is drawn here,
+    and of photographs other ones. What is only read keeps some of it from training, which a mixture cannot.
+    """
     import ldm.data
     from ldm.training.held_out import kept_apart
 
-    if data == "emoji":
-        unseen = ldm.data.open("emoji", side, split="heldout", count=held_out, seed=1_000_000 + seed)
-        return ldm.data.open("emoji", side, crop, flip, split=split, seed=seed), unseen
+    names = [name for name, _ in ldm.data.parts_of(data)]
+    drawn = [name for name in ldm.data.DRAWN if name in names]
+    if drawn:
+        kind = drawn[0]
+        unseen = ldm.data.open(kind, side, split=ldm.data.UNSEEN.get(kind), count=held_out, seed=1_000_000 + seed)
+        return ldm.data.open(data, side, crop, flip, split=split, seed=seed), unseen
+    if len(names) > 1:
+        raise ValueError(f"--data {data}: expected one of {', '.join(ldm.data.DRAWN)} in it, to try the result on")
     from ldm.data.pictures import Pictures
 
     learnt, kept = kept_apart(ldm.data.records(data, split), held_out)
