@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
 from torch import Generator, Tensor
@@ -134,7 +134,7 @@ class LatentDiffusion(Drawing):
         Guided where the checkpoint names the label that stands for no class (`null_label` in its ldm.json).
         """
         self._expect("class_to_image")
-        labels = [int(label)] if isinstance(label, SupportsIndex) else [int(one) for one in label]
+        labels = [int(one) for one in torch.as_tensor(label).reshape(-1)]
         classes = getattr(self.denoiser.unet.config, "num_class_embeds", None)  # type: ignore[attr-defined]
         for given in labels:
             if not classes or not 0 <= given < classes:
