@@ -2,7 +2,7 @@
 
 import importlib
 
-_HOMES = {"evaluate_prompts": "prompts", "evaluate_roundtrip": "autoencoder"}
+_HOMES = {"evaluate_prompts": "prompts", "evaluate_roundtrip": "autoencoder", "compare_training": "throughput"}
 __all__ = list(_HOMES)
 
 

@@ -234,7 +234,7 @@ class Work:
 
 
 def low_resolution(picture: Image.Image, times: int) -> Image.Image:
-    """image -> itself with sides so many times smaller, brought back as `LatentDiffusion.instruct` brings small ones."""
+    """image -> itself of sides so many times smaller, enlarged as `LatentDiffusion.instruct` enlarges small ones."""
     width, height = picture.size
     small = picture.resize((max(1, width // times), max(1, height // times)), Image.Resampling.BOX)
     return small.resize(picture.size, Image.Resampling.LANCZOS)

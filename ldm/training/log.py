@@ -21,7 +21,8 @@ log = logging.getLogger("ldm")
 class Log:
     """log.jsonl: means over the steps since the row before, learning rate, gradient norm, images per second, memory.
 
-    The last step always has a row, however few the steps were. A skipped step has a row of its own. What a killed run wrote after its last checkpoint, at step `start`, is removed.
+    The last step always has a row, however few the steps were, and a skipped one a row of its own. What a killed run
+    wrote after its last checkpoint, at step `start`, is removed.
     """
 
     def __init__(self, folder: Path, plan: Plan, start: int, processes: int):
