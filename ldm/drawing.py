@@ -37,8 +37,8 @@ class Drawing:
     """A latent space, a denoiser in it, and optionally a text encoder: what every task is drawn with.
 
     `scheduler` is a diffusers scheduler config, which says which sampler is the model's own: DDIM by default.
-    `defaults` may name num_inference_steps, guidance_scale and, for a model of classes, the null_label that stands for
-    none of them.
+    `defaults` may name num_inference_steps, guidance_scale, image_guidance_scale and, for a model of classes, the
+    null_label that stands for none of them.
     `name` and `hash` are what a picture's metadata call the model.
 
     `memory` says what stays on the device between calls: with "auto" everything; with "low" the text encoder leaves

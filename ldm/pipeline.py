@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 import torch
 from torch import Generator, Tensor
@@ -134,7 +134,7 @@ class LatentDiffusion(Drawing):
         Guided where the checkpoint names the label that stands for no class (`null_label` in its ldm.json).
         """
         self._expect("class_to_image")
-        labels = [int(label)] if isinstance(label, SupportsIndex) else [int(one) for one in label]
+        labels = [int(one) for one in torch.as_tensor(label).reshape(-1)]
         classes = getattr(self.denoiser.unet.config, "num_class_embeds", None)  # type: ignore[attr-defined]
         for given in labels:
             if not classes or not 0 <= given < classes:
@@ -228,18 +228,20 @@ class LatentDiffusion(Drawing):
         self,
         prompt: str | Sequence[str],
         image: Source | Sequence[Source],
-        image_guidance_scale: float = 1.5,
+        image_guidance_scale: float | None = None,
         **settings: Unpack[Settings],
     ) -> list[Image.Image] | Tensor:
         """Pictures changed as the prompt tells, by a model of 8 channels (InstructPix2Pix, Brooks et al. 2023).
 
-        `image_guidance_scale` is how much of the picture stays, `guidance_scale` how much is done of what is told.
+        `image_guidance_scale` is how much of the picture stays (default: the model's, or 1.5), `guidance_scale` how
+        much is done of what is told.
         """
         self._expect("instruct", self.latents.channels)
         prompts, x, size = self._given(prompt, image, settings)
-        order = self._edit("instruct", prompts, x, size, settings, image_guidance_scale=image_guidance_scale)
+        scale = self.defaults.get("image_guidance_scale", 1.5) if image_guidance_scale is None else image_guidance_scale
+        order = self._edit("instruct", prompts, x, size, settings, image_guidance_scale=scale)
         beside = self.latents.unscaled(self._encoded(_each(x, order)))  # as these models were trained
-        return self.draw(replace(order, concat=beside, image_guidance=image_guidance_scale), size)
+        return self.draw(replace(order, concat=beside, image_guidance=scale), size)
 
     def reconstruct(self, images: Any) -> list[Image.Image]:
         """Pictures -> what the autoencoder makes of them, each at its own size."""

@@ -15,10 +15,16 @@ from PIL import Image
 
 from ldm import data
 from ldm.data import Item
+from ldm.denoising import Denoiser
 from ldm.images import to_pixels
 from ldm.latents import LatentSpace
+from ldm.noising import Diffusion
+from ldm.pipeline import LatentDiffusion
 from ldm.training import encoding, shards
 from ldm.training.cache import LATENTS, LatentCache
+from ldm.training.conditions import Doors
+from ldm.training.diffusion import PRESETS, SCHEDULER
+from ldm.training.diffusion import unet as new_unet
 from ldm.training.encoding import Report, encode, fingerprint
 from ldm.training.shards import Shards
 from ldm.training.vae import autoencoder
@@ -136,6 +142,21 @@ def test_labels_classes_and_conditions_travel_along(tmp_path, out, space):
     assert LatentCache(out)[0][3]["beside"].shape[0] == space.channels + 1
     with pytest.raises(ValueError, match="beside 'layout': expected one of picture, mask"):
         encode(found, space, out, beside="layout")
+
+
+@pytest.mark.parametrize("beside, side", [("quarter", 8), ("eighth", 4)])
+def test_low_resolution_is_what_the_pipeline_shows_of_a_small_picture(photos, out, space, beside, side, monkeypatch):
+    found = opened(photos, side=32)
+    encode(found, space, out, beside=beside, batch_size=1)
+    small = found[0].picture.resize((side, side), Image.Resampling.BOX)
+    network = new_unet(PRESETS["tiny"], 8, doors=Doors(text=False, beside=space.channels))
+    pipe = LatentDiffusion(space, Denoiser(network, Diffusion.from_config(SCHEDULER)))
+    shown = []
+    monkeypatch.setattr(pipe, "draw", lambda order, size: shown.append(order.concat))
+    pipe.instruct("", small, height=32, width=32)
+    assert torch.equal(LatentCache(out)[0][3]["beside"], shown[0][0].half())
+    assert counts(encode(found, space, out, beside="picture")) == (0, 0, len(found), 0)  # without a second picture
+    assert "beside" not in LatentCache(out)[0][3]
 
 
 def test_pictures_in_buckets_keep_their_sizes(photos, out, space):

@@ -468,6 +468,8 @@ def test_recommended_defaults_say_what_drawing_needs():
     assert classes["null_label"] == 10 and classes["offset_noise"] == 0.1 and classes["guidance_rescale"] == 0.7
     assert recommended(Doors(text=False), Recipe(), SCHEDULER)["guidance_scale"] == 1.0
     assert recommended(Doors(), Recipe(drop=0), SCHEDULER)["guidance_scale"] == 1.0
+    assert recommended(Doors(beside=4), Recipe(), SCHEDULER)["image_guidance_scale"] == 1.0
+    assert recommended(Doors(beside=4), Recipe(drop_beside=0.1), SCHEDULER)["image_guidance_scale"] == 1.5
 
 
 def test_zero_terminal_snr_is_drawn_from_its_end():
@@ -573,6 +575,18 @@ def test_a_model_of_classes_from_the_command_line(folder, tmp_path, ldm):
     assert pipe.defaults["null_label"] == 10 and pipe.process.a[-1] == pytest.approx(0, abs=1e-9)
     assert len(pipe.class_to_image([0, 9], num_inference_steps=2, guidance_scale=2.0)) == 2
     assert (tmp_path / "run" / "samples-2.png").exists()
+
+
+@pytest.mark.parametrize("source", ["digits", "emoji"])
+def test_a_model_shown_low_resolution_from_the_command_line(folder, tmp_path, ldm, source):
+    pytest.importorskip("sklearn")
+    told = ["--vae", folder, "--condition", "none", "--beside", "quarter", "--data", source, "--samples", 12]
+    status, _, err = ldm("train", "diffusion", "-o", tmp_path / "run", "--side", 16, *told, *TOLD)
+    assert status == 0, err
+    pipe = LatentDiffusion.from_pretrained(tmp_path / "run" / "model")
+    assert pipe.text is None and pipe.channels_beside == pipe.latents.channels
+    small = Image.new("RGB", (4, 4), "red")
+    assert pipe.instruct("", small, height=16, width=16, num_inference_steps=2)[0].size == (16, 16)
 
 
 def test_a_lora_from_the_command_line(folder, tmp_path, ldm):

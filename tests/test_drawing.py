@@ -169,6 +169,8 @@ def test_classes(space, guided):
     a, _, b = pipe.class_to_image([0, 0, 2], **told)
     assert np.abs(pixels([a]) - pixels([b])).max() > 3
     alone = pipe.class_to_image(2, **told)
+    for labels in (np.array([0, 0, 2]), torch.tensor([0, 0, 2])):
+        assert np.array_equal(pipe.class_to_image(labels, **told)[2], b)
     assert np.abs(pixels(alone) - pixels([b])).max() <= 1
     assert b.info["ldm"]["label"] == 2
     with pytest.raises(ValueError, match="label 4: expected a class from 0 to 3"):

@@ -1,5 +1,6 @@
 """The loop: a step is its formula, whatever the split; what is not finite is skipped; the run is reported."""
 
+import copy
 import json
 import logging
 import math
@@ -14,12 +15,17 @@ import torch
 from runs import Points, Tiny, plan
 from torch import nn
 
+from ldm.noising import Diffusion
 from ldm.training import checkpoint, curves, log, processes
+from ldm.training.conditions import Batch, Conditions, Doors
+from ldm.training.diffusion import PRESETS, SCHEDULER, DiffusionObjective, unet
 from ldm.training.loop import _Samples, fit
 from ldm.training.order import batches, places, shares
 from ldm.training.plan import Plan
 from ldm.training.randomness import integers, keyed, number, uniform
 from ldm.training.state import State
+from ldm.training.step import advance
+from ldm.training.vae import Recipe, VAEObjective, autoencoder
 
 CPU = torch.device("cpu")
 
@@ -231,6 +237,32 @@ class Grouped(Tiny):
         self.steps.append(self.step)
         self.drawn.append(torch.rand(1).item())
         return super().forward(batch, generators)
+
+
+@pytest.mark.parametrize("kind", ["vae", "unet"])
+def test_the_optimiser_is_plain_adamw_on_networks_of_convolutions(kind):
+    """The fused one is only right where weight, gradient and moments lie in memory alike."""
+    told, batch = plan(batch_size=2, clip=1e9), [(0, 0), (0, 1)]
+    if kind == "vae":
+        vae, given = autoencoder((8, 16)), torch.rand(2, 3, 16, 16, dtype=torch.float64)
+        objective = VAEObjective(vae, Recipe(equivariance=0.5, adversarial=0.5)).double()
+    else:
+        network = unet(PRESETS["tiny"], 8, doors=Doors(text=False))
+        objective = DiffusionObjective(network, Diffusion.from_config(SCHEDULER), Conditions()).double()
+        given = Batch(torch.rand(2, 4, 8, 8), torch.zeros(2, 4, 8, 8))
+    twin = copy.deepcopy(objective)
+    state, plain = State(objective, told, CPU), None
+    for step in range(3):
+        advance(state, objective, [(batch, given)], told)
+        groups = twin.groups() if kind == "vae" else [{"params": twin.parameters()}]
+        plain = plain or torch.optim.AdamW(groups, weight_decay=told.weight_decay, foreach=False, fused=False)
+        for group in plain.param_groups:
+            group["lr"] = told.learning_rate_at(step)
+        twin(given, [keyed(told.seed, *place) for place in batch])["loss"].backward()
+        plain.step()
+        plain.zero_grad()
+    for (name, found), wanted in zip(objective.named_parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-7, msg=name)
 
 
 def test_groups_have_their_own_rates_and_the_step_is_told(tmp_path):

@@ -1,12 +1,17 @@
 """Runs that are killed go on bit by bit; checkpoints are whole or not there; what does not fit is named."""
 
+import contextlib
 import errno
 import json
 import logging
+import os
 import random
 import shutil
+import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 import runs
 import torch
@@ -85,6 +90,38 @@ def test_any_process_may_be_the_one_that_is_killed(tmp_path):
     found, wanted = runs.final(tmp_path / "run"), runs.final(tmp_path / "whole")
     for name, value in wanted.items():
         torch.testing.assert_close(found[name], value, rtol=1e-9, atol=1e-10)
+
+
+@forked
+def test_the_command_itself_goes_on_under_torchrun(folder, tmp_path):
+    """`torchrun -m ldm train diffusion`, both processes killed once a checkpoint is there, and run again."""
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "ldm"]
+    told = ["--vae", folder, "--side", 16, "--samples", 8, "--preset", "tiny", "--batch-size", 4, "--no-tensorboard"]
+    command = [*launch, "train", "diffusion", "--steps", 40, "--save-every", 2, "--keep", 30, "--log-every", 4, *told]
+
+    def started(run):
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        words = list(map(str, [*command, "--out", run]))
+        return psutil.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
+
+    def finished(run):
+        process = started(run)
+        said = process.communicate(timeout=600)[0]
+        assert process.returncode == 0, said
+        return load_file(run / "model" / "unet" / "diffusion_pytorch_model.safetensors")
+
+    process = started(tmp_path / "killed")
+    while not names(tmp_path / "killed") and process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.02)
+    for one in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    said = process.communicate()[0]
+    assert 0 < len(names(tmp_path / "killed")) < 20 and not (tmp_path / "killed" / "model").exists(), said
+    again, whole = finished(tmp_path / "killed"), finished(tmp_path / "whole")
+    assert runs.differences(again, whole) == []
+    rows = [json.loads(line) for line in (tmp_path / "killed" / "log.jsonl").read_text().splitlines()]
+    assert {row["processes"] for row in rows if "processes" in row} == {2}
 
 
 def test_a_finished_run_is_not_trained_again(run, whole):

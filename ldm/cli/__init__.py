@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ldm.cli import convert, edit, encode, evaluate, generate, info, interpolate, roundtrip, train
+from ldm.cli import bench, convert, edit, encode, evaluate, generate, info, interpolate, roundtrip, train
 
 app = typer.Typer(
     name="ldm",
@@ -26,6 +26,7 @@ app.command()(encode.encode)
 app.command()(convert.convert)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(train.app, name="train")
+app.add_typer(bench.app, name="bench")
 
 
 @app.callback()

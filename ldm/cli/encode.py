@@ -36,7 +36,13 @@ def encode(
         int | None,
         typer.Option(metavar="UNIT", help="Do not crop to squares: sides are multiples of UNIT, about SIDE x SIDE."),
     ] = None,
-    beside: Annotated[str, typer.Option(help="What a picture's condition is: picture or mask.")] = "picture",
+    beside: Annotated[
+        str,
+        typer.Option(
+            help="What is kept beside: picture or mask, of second pictures; quarter or eighth, the picture itself at "
+            "low resolution."
+        ),
+    ] = "picture",
     split: Annotated[str | None, typer.Option(help="Part of the source, such as train.")] = None,
     count: Annotated[
         int | None, typer.Option("--count", "-n", help="The first so many.  [default: all; 40000 emoji scenes]")
@@ -63,11 +69,11 @@ def encode(
     """
     options.at_least_one(batch_size=batch_size, crops=crops)
     options.one_of("--crop", crop, ("centre", "random"))
-    options.one_of("--beside", beside, ("picture", "mask"))
 
     from ldm import batch, data
     from ldm.training import encoding
 
+    options.one_of("--beside", beside, encoding.BESIDE)
     process, processes = batch.process()
     space, reader = _models(vae, text, device, dtype)
     side = side or _side_of(space)

@@ -2,7 +2,12 @@
 
 import importlib
 
-_HOMES = {"evaluate_nearest": "nearest", "evaluate_prompts": "prompts", "evaluate_roundtrip": "autoencoder"}
+_HOMES = {
+    "evaluate_prompts": "prompts",
+    "evaluate_roundtrip": "autoencoder",
+    "evaluate_nearest": "nearest",
+    "compare_training": "throughput",
+}
 __all__ = list(_HOMES)
 
 

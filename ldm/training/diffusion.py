@@ -188,6 +188,8 @@ def recommended(doors: Doors, recipe: Recipe, scheduler: Mapping[str, Any]) -> d
     defaults: dict[str, Any] = {"num_inference_steps": 20, "guidance_scale": 5.0 if guides else 1.0}
     if doors.classes:
         defaults["null_label"] = doors.null_label
+    if doors.beside:
+        defaults["image_guidance_scale"] = 1.5 if recipe.drop_beside and doors.text else 1.0
     if recipe.offset_noise:
         defaults["offset_noise"] = recipe.offset_noise
     if scheduler.get("rescale_betas_zero_snr"):

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -36,11 +37,14 @@ from ldm.training.shards import Shards
 AHEAD = 64  # pictures that are read before they are encoded
 DECODER = ("decoder.", "post_quant_conv.")  # parts of an autoencoder that latents do not depend on
 
+REDUCED = {"quarter": 4, "eighth": 8}  # the picture itself, with so much smaller sides, in place of a second picture
+
 # (space, x, the condition's pixels) -> what stands beside z_t
 BESIDE: dict[str, Callable[[LatentSpace, Tensor, Tensor], Tensor]] = {
     "picture": lambda space, x, condition: picture_beside(space, condition),
     "mask": lambda space, x, condition: mask_beside(space, x, (condition[:, :1] > 0).to(x)),  # white: where to draw
 }
+BESIDE |= dict.fromkeys(REDUCED, BESIDE["picture"])
 
 
 @dataclass
@@ -97,7 +101,8 @@ def encode(
 
     `data` are `Pictures`, or any dataset of (picture, caption) as it stands. Mirror images are encoded too where
     `data.flip`, and `crops` places of each where `data.crop` is random. `text` encodes the captions. A picture's
-    condition is encoded as `beside` says: "picture", or "mask", which is white where the model is to draw.
+    condition is encoded as `beside` says: "picture", or "mask", which is white where the model is to draw; "quarter"
+    and "eighth" are the picture itself at low resolution, whatever condition it has.
     Process `process` of `processes` takes each `processes`-th picture. The cache of one process is swept of shards that
     nothing needs any more.
 
@@ -164,7 +169,7 @@ class Work:
             record = record.in_memory()
             content, size = record.content(), self.pictures.size(index) or images.load(record.picture).size
             views = {self._key(record, content, size, view): view for view in self._views(content)}
-            missing = {key: item_of(record, size, view) for key, view in views.items() if key not in self.shards}
+            missing = {key: self._item(record, size, view) for key, view in views.items() if key not in self.shards}
         except (ValueError, OSError) as error:
             return name, error
         row = {"index": index, "name": name, "keys": list(views), "caption": record.caption, "label": record.label}
@@ -178,9 +183,16 @@ class Work:
             places = [(view.x, view.y) for view in drawn]
         return [View(x, y, flip) for x, y in places for flip in ((False, True) if self.pictures.flip else (False,))]
 
+    def _item(self, record: Record, size: Size, view: View) -> Item:
+        """What is encoded of a record; its condition is its own, or itself at low resolution."""
+        item = item_of(record, size, view)
+        if self.beside not in REDUCED:
+            return item
+        return Item(*item, item.label, low_resolution(item.picture, REDUCED[self.beside]))
+
     def _key(self, record: Record, content: str, size: Size, view: View) -> str:
         """32 hexadecimal digits of all that the latents of a view depend on."""
-        beside = self.beside if record.condition is not None else None
+        beside = self.beside if record.condition is not None or self.beside in REDUCED else None
         made_of = (content, self.space_hash, size, view.x, view.y, view.flip, beside)
         return hashlib.sha256(repr(made_of).encode()).hexdigest()[:32]
 
@@ -219,6 +231,13 @@ class Work:
                 raise ValueError(f"{name}: its latents are larger than float16 holds; is the scale right?")
             self.shards.add(key, tensors)
         group.clear()
+
+
+def low_resolution(picture: Image.Image, times: int) -> Image.Image:
+    """image -> itself of sides so many times smaller, enlarged as `LatentDiffusion.instruct` enlarges small ones."""
+    width, height = picture.size
+    small = picture.resize((max(1, width // times), max(1, height // times)), Image.Resampling.BOX)
+    return small.resize(picture.size, Image.Resampling.LANCZOS)
 
 
 def fingerprint(model: Any, settings: dict[str, Any] | None = None) -> str:

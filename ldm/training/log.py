@@ -21,7 +21,8 @@ log = logging.getLogger("ldm")
 class Log:
     """log.jsonl: means over the steps since the row before, learning rate, gradient norm, images per second, memory.
 
-    A skipped step has a row of its own. What a killed run wrote after its last checkpoint, at step `start`, is removed.
+    The last step always has a row, however few the steps were, and a skipped one a row of its own. What a killed run
+    wrote after its last checkpoint, at step `start`, is removed.
     """
 
     def __init__(self, folder: Path, plan: Plan, start: int, processes: int):
@@ -40,7 +41,7 @@ class Log:
         else:
             values = {"gradient_norm": str(outcome.norm)} | {name: str(value) for name, value in outcome.losses.items()}
             self._write({"step": step, "skipped": values, "samples": samples})
-        if step % self.plan.log_every == 0:
+        if step % self.plan.log_every == 0 or step == self.plan.steps:
             self._write(self._row(step))
             self._begin(step)
 

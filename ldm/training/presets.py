@@ -27,6 +27,7 @@ class Size:
 
 PRESETS = {
     "tiny": Size((8, 16), 16, 1, heads=2),  # for tests
+    "mini": Size((32, 64, 96), 96, 2),  # 2.6 M + 0.4 M parameters: for digits, and first tries
     "small": Size((48, 96, 192), 160, 3),  # 9.4 M + 1.2 M parameters: about 95 samples/s at 16 x 16 on two cores
 }
 

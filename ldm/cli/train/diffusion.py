@@ -20,13 +20,16 @@ RESULT, TOLD, LEARNT = "What comes out", "What the network is told", "What is le
 _option = options.panelled
 VAE = "The autoencoder whose latents are learnt; pixels for none: a model of pixels.  [default: --init's]"
 Vae = Annotated[str | None, _option(RESULT, VAE)]
-Preset = Annotated[str, _option(RESULT, "small (11 M parameters) or tiny (for tests).")]
+Preset = Annotated[str, _option(RESULT, "small (11 M parameters), mini (3 M) or tiny (for tests).")]
 INIT = "A model to start from in place of a new one; its latents must be --vae's."
 Init = Annotated[str | None, _option(RESULT, INIT)]
 LORA = "Train adapters of this rank in place of --init's weights: OUT/lora, which diffusers loads, too."
 Lora = Annotated[int, _option(RESULT, LORA)]
 Condition = Annotated[str | None, _option(TOLD, "text, class or none.  [default: text; --init's]")]
-BESIDE = "Shown beside the latents, from the data's second pictures: picture (or layout) or mask, white where to draw."
+BESIDE = (
+    "Shown beside the latents: picture (or layout) or mask, white where to draw, from the data's second pictures; "
+    "quarter or eighth, the picture itself at low resolution."
+)
 Beside = Annotated[str | None, _option(TOLD, BESIDE)]
 Drop = Annotated[float, _option(TOLD, "Share of samples without words and class, for guidance.")]
 DropBeside = Annotated[float, _option(TOLD, "Share of samples without the picture beside.", "--drop-beside")]
@@ -74,7 +77,9 @@ def diffusion(
 
     ldm train diffusion --init emoji --out runs/longer --steps 6000 --learning-rate 5e-4 --seed 1
 
-    ldm train diffusion --data digits --side 16 --vae pixels --condition class --out runs/digits
+    ldm train diffusion --data digits --side 16 --vae pixels --condition class --preset mini --out runs/digits
+
+    ldm train diffusion --data photos --side 256 --vae runs/vae/vae --condition none --beside quarter --out runs/sharper
 
     ldm train diffusion --data photos --side 512 --init stable-diffusion-v1-5/stable-diffusion-v1-5 --lora 16
     --freeze-text --learning-rate 1e-4 --weighting min_snr --out runs/style
@@ -120,7 +125,6 @@ def _doors(condition: str, beside: str | None, data: Any) -> "Doors":
     from ldm.training.conditions import Doors
 
     options.one_of("--condition", condition, ("text", "class", "none"))
-    options.one_of("--beside", beside or "picture", ("picture", "mask"))
     extras = data[0][3] if len(data[0]) > 3 else {}
     if beside and "beside" not in extras:
         raise ValueError(f"--beside {beside}: the data hold no second picture, a condition, for each")

@@ -63,7 +63,7 @@ def latents(source: Source, space: "LatentSpace", vae: str, out: Path) -> Any:
     ValueError for a cache of another autoencoder's latents.
     """
     from ldm.training.cache import LatentCache
-    from ldm.training.encoding import fingerprint
+    from ldm.training.encoding import BESIDE, fingerprint
 
     out.mkdir(parents=True, exist_ok=True)
     if any(Path(source.data).glob("index-*-of-*.json")):
@@ -71,7 +71,9 @@ def latents(source: Source, space: "LatentSpace", vae: str, out: Path) -> Any:
         if found.made_by["space"] != fingerprint(space.autoencoder, space.entries()):
             raise ValueError(f"{source.data} holds the latents of another autoencoder than {vae}")
         return found
-    return _scenes(source, space, vae, out) if source.data == "emoji" else _encoded(source, space, out)
+    options.one_of("--beside", source.beside, BESIDE)
+    drawn = source.data == "emoji" and source.beside == "picture"
+    return _scenes(source, space, vae, out) if drawn else _encoded(source, space, out)
 
 
 def _scenes(source: Source, space: "LatentSpace", vae: str, out: Path) -> Any:
@@ -102,7 +104,10 @@ def _encoded(source: Source, space: "LatentSpace", out: Path) -> Any:
     from ldm.training.encoding import encode
 
     where = processes.here()
-    pictures = data.open(source.data, source.side, source.crop, source.flip, split=source.split, count=source.samples)
+    count = source.samples or (options.SCENES if source.data == "emoji" else None)
+    pictures = data.open(
+        source.data, source.side, source.crop, source.flip, split=source.split, count=count, seed=source.seed
+    )
     encode(
         pictures,
         space,
@@ -117,7 +122,7 @@ def _encoded(source: Source, space: "LatentSpace", out: Path) -> Any:
 
 def shown(data: Any, source: Source) -> list[tuple[Any, ...]]:
     """Eight items to draw samples of: of emoji the same prompts always, else the first of different captions."""
-    if source.data == "emoji":
+    if source.data == "emoji" and source.beside == "picture":
         return [(*data[i][:2], prompt) for i, prompt in enumerate(SHOWN[: len(data)])]
     first = {str(item[2]): item for item in (data[i] for i in range(min(len(data), 64)))}
     return list(first.values())[:8]

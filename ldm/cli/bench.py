@@ -1,0 +1,68 @@
+"""ldm bench: how fast is it, and in how much memory?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ldm.cli import options
+
+app = typer.Typer(help="Speed and memory beside other programs, on this machine.")
+
+
+@app.command()
+def training(
+    peer: Annotated[
+        Path, typer.Option(metavar="SCRIPT", help="diffusers' examples/text_to_image/train_text_to_image.py.")
+    ],
+    model: options.Model = "emoji",
+    side: Annotated[int, typer.Option(help="Height and width of the pictures.")] = 64,
+    picture_side: Annotated[
+        int | None,
+        typer.Option(help="The same of the pictures in the folder, JPEG: photographs are larger.  [default: --side]"),
+    ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Pictures in one step.")] = 16,
+    mixed_precision: Annotated[str, typer.Option("--mixed-precision", help="no, bf16 or fp16.")] = "no",
+    steps: Annotated[int, typer.Option(help="Steps that are measured.")] = 200,
+    rounds: Annotated[int, typer.Option(help="How often each program has its turn.")] = 3,
+    json: options.Json = None,
+) -> None:
+    """Trains a model by a latent cache and by diffusers' own script, which encodes in every step; compares the two.
+
+    Both fine-tune the U-Net on the same pictures with the same settings. Imports, loading and saving do not count.
+    What the script needs: pip install "latent-diffusion-kit[bench]"; without a GPU torchvision from PyTorch's index.
+
+    **Examples**
+
+    ldm bench training --peer diffusers/examples/text_to_image/train_text_to_image.py --json training.json
+
+    ldm bench training --peer train_text_to_image.py --picture-side 1024 --batch-size 4
+
+    ldm bench training --peer train_text_to_image.py --model sd15/ --side 512 --batch-size 4 --mixed-precision bf16
+    """
+    picture_side = side if picture_side is None else picture_side
+    options.at_least_one(side=side, picture_side=picture_side, batch_size=batch_size, steps=steps, rounds=rounds)
+    options.one_of("--mixed-precision", mixed_precision, ("no", "bf16", "fp16"))
+    options.json_target(json)
+
+    from ldm.evaluation.throughput import Setting, compare_training
+
+    setting = Setting(side, picture_side, batch_size, mixed_precision)
+    result = compare_training(peer, model, setting, steps, rounds)
+    options.write_json(json, result)
+    if str(json) != "-":
+        print(_said(result))
+
+
+def _said(result: dict) -> str:
+    """The figures in one line each."""
+    own, other, encoding = (result[name] for name in ("ldm", "peer", "encoding"))
+
+    def row(name: str, found: dict) -> str:
+        gpu = f", {found['gpu_memory_mib']} MiB on the GPU" if found["gpu_memory_mib"] is not None else ""
+        return f"{name}: {found['images_per_second']['median']} images/s, {found['memory_mib']} MiB{gpu}"
+
+    paid = encoding["epochs_until_paid"]
+    cost = f"paid after {paid} epochs" if paid is not None else "never paid"
+    ratio = f"ratio: {result['ratio']['median']}"
+    return "\n".join([row("ldm", own), row(other["script"], other), ratio, f"{row('encoding', encoding)}; {cost}"])
