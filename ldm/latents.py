@@ -218,6 +218,12 @@ class LatentSpace:
         widths = _named(self.autoencoder, "block_out_channels")
         return 2 ** (len(widths) - 1) if widths else PROBE // self._probed[3]
 
+    @property
+    def side(self) -> int:
+        """The side of the pictures that the autoencoder learnt from, as its config says; 64 where it does not."""
+        found = getattr(self.autoencoder, "config", {}).get("sample_size") or 64
+        return found if isinstance(found, int) else found[0]
+
     @cached_property
     def channels(self) -> int:
         """C, the channels of z_0."""

@@ -45,7 +45,7 @@ def encode(
     ] = "picture",
     split: Annotated[str | None, typer.Option(help="Part of the source, such as train.")] = None,
     count: Annotated[
-        int | None, typer.Option("--count", "-n", help="The first so many.  [default: all; 40000 emoji scenes]")
+        int | None, typer.Option("--count", "-n", help="The first so many.  [default: all; 40000 of what is drawn]")
     ] = None,
     skip: Annotated[int, typer.Option(help="Pictures that may be unreadable; each is named.")] = 16,
     seed: Annotated[int, typer.Option(help="Which emoji scenes.")] = 0,
@@ -76,13 +76,13 @@ def encode(
     options.one_of("--beside", beside, encoding.BESIDE)
     process, processes = batch.process()
     space, reader = _models(vae, text, device, dtype)
-    side = side or _side_of(space)
+    side = side or space.side
     if (buckets or side) % space.factor:
         which, value = ("--buckets", buckets) if buckets else ("--side", side)
         raise ValueError(
             f"{which} {value}: expected a multiple of {space.factor}, the autoencoder's pixels to a latent"
         )
-    count = options.SCENES if source == "emoji" and count is None else count
+    count = options.enough(source, count)
     found = data.open(source, side, crop, flip, buckets, split, count, seed, skip)
     report = encoding.encode(found, space, out, reader, beside, crops, batch_size, process, processes)
     share = f", share {process + 1} of {processes}" if processes > 1 else ""
@@ -99,9 +99,3 @@ def _models(vae: str, text: str | None, device: str, dtype: str) -> "tuple[Laten
     if text and reader is None:
         raise ValueError(f"--text {text}: it has no text encoder")
     return LatentSpace.from_pretrained(vae).to(device, number), reader and reader.to(device, number)
-
-
-def _side_of(space: "LatentSpace") -> int:
-    """The side that an autoencoder was trained at, as its config says; 64 where it does not."""
-    found = getattr(space.autoencoder, "config", {}).get("sample_size") or 64
-    return found if isinstance(found, int) else found[0]

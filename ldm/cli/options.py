@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from ldm.pipeline import LatentDiffusion
 
-SCENES = 40_000  # emoji scenes that are encoded where nothing says how many: there is no end of them
+DRAWN = 40_000  # pictures that are encoded of what has no end, such as emoji scenes, where nothing says how many
 MODEL = typer.Option("--model", "-m", help="Embedded name, folder in diffusers' layout, single file, or hub id.")
 Model = Annotated[str, MODEL]
 Device = Annotated[str, typer.Option(help="cuda, mps, cpu, or auto: the first of them that is here.")]
@@ -125,6 +125,14 @@ def settings_of(
         "guidance_scale": guidance, "sampler": sampler, "clip_skip": clip_skip,
     }  # fmt: skip
     return {name: value for name, value in asked.items() if value is not None}
+
+
+def enough(source: str, count: int | None) -> int | None:
+    """How many pictures are encoded: as many as asked for, else all, and of what has no end DRAWN."""
+    from ldm import data
+
+    endless = any(name in data.DRAWN for name, _ in data.parts_of(source))
+    return DRAWN if count is None and endless else count
 
 
 def json_target(path: Path | None) -> Path | None:

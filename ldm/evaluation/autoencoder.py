@@ -28,7 +28,7 @@ def evaluate_roundtrip(
     """
     if count < 1:
         raise ValueError(f"count {count}: expected 1 or more")
-    side = side or (PHOTOGRAPH if data == "photographs" else own_side(space))
+    side = side or (PHOTOGRAPH if data == "photographs" else space.side)
     split = split or sources.UNSEEN.get(data)
     pictures = sources.open(data, side, split=split, seed=1_000_000 + seed)
     count = min(count, len(pictures))
@@ -41,9 +41,3 @@ def evaluate_roundtrip(
         "count": count,
         "settings": {"data": data, "split": split, "seed": seed, "side": side},
     }
-
-
-def own_side(space: LatentSpace) -> int:
-    """The side of the pictures that an autoencoder was made for, as its config says; 64 where it does not."""
-    found = getattr(space.autoencoder, "config", {}).get("sample_size") or 64
-    return found if isinstance(found, int) else found[0]

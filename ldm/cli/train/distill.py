@@ -34,7 +34,7 @@ def distill(
     huber: Huber = 1e-3,
     data: Data = "emoji",
     split: Split = None,
-    side: Side = 64,
+    side: Side = None,
     samples: Samples = None,
     crop: Crop = "centre",
     flip: Flip = False,
@@ -59,7 +59,7 @@ def distill(
     scheduler = lcm_config(contents.configs["scheduler"], grid)
     defaults = own | STUDENT
     space = space_of(teacher)
-    source = Source(data, split, side, samples, crop, flip, plan.seed)
+    source = Source(data, split, space.side if side is None else side, samples, crop, flip, plan.seed)
     found = latents(source, space, teacher, out)
     space.to("cpu")
     draw = preview(out, space, shown(found, source), scheduler, defaults)

@@ -21,11 +21,11 @@ PIXELS = "pixels"  # the autoencoder that does nothing
 _option = partial(options.panelled, PANEL)
 
 
-DATA = "emoji, digits, a folder of pictures, tar shards, or a cache that ldm encode made."
+DATA = "emoji, digits, a folder of pictures, tar shards, a mixture, or a cache that ldm encode made."
 Data = Annotated[str, _option(DATA)]
 Split = Annotated[str | None, _option("A part of the data, such as train.")]
-Side = Annotated[int, _option("Height and width of the pictures.")]
-Samples = Annotated[int | None, _option("The first so many.  [default: all; 40000 emoji scenes]")]
+Side = Annotated[int | None, _option("Height and width of the pictures.  [default: the autoencoder's]")]
+Samples = Annotated[int | None, _option("The first so many.  [default: all; 40000 of what is drawn]")]
 Crop = Annotated[str, _option("Where a square is cut: centre or random.")]
 Flip = Annotated[bool, _option("Mirror half of the pictures.", "--flip")]
 
@@ -82,18 +82,16 @@ def _scenes(source: Source, space: "LatentSpace", vae: str, out: Path) -> Any:
     from ldm.training import processes
     from ldm.training.cache import cached, encode_dataset
 
-    count = source.samples or options.SCENES
+    count = options.enough(source.data, source.samples)
     scenes = data.open(
         "emoji", source.side, source.crop, source.flip, split=source.split, count=count, seed=source.seed
     )
     made_by = {
         "vae": vae if vae == PIXELS else checkpoints.fingerprint(checkpoints.locate(vae)),
-        "side": source.side,
-        "seed": source.seed,
-        "samples": count,
-    } | ({"split": source.split} if source.split else {})
+        "data": scenes.identity(),
+    }
     with processes.here().main_process_first():
-        return cached(out / "latents.safetensors", made_by, lambda: encode_dataset(scenes, space, count))
+        return cached(out / "latents.safetensors", made_by, lambda: encode_dataset(scenes, space, len(scenes)))
 
 
 def _encoded(source: Source, space: "LatentSpace", out: Path) -> Any:
@@ -104,7 +102,7 @@ def _encoded(source: Source, space: "LatentSpace", out: Path) -> Any:
     from ldm.training.encoding import encode
 
     where = processes.here()
-    count = source.samples or (options.SCENES if source.data == "emoji" else None)
+    count = options.enough(source.data, source.samples)
     pictures = data.open(
         source.data, source.side, source.crop, source.flip, split=source.split, count=count, seed=source.seed
     )
