@@ -381,6 +381,13 @@ def test_a_process_that_knows_no_others_does_not_train_alone(monkeypatch):
         processes.here()
 
 
+def test_a_process_that_was_joined_with_no_others_ends_as_any_other_does(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")  # a share of a job that needs no joining, such as ldm encode's
+    with pytest.raises(SystemExit) as ended:
+        processes.leave(2)
+    assert ended.value.code == 2
+
+
 def test_what_the_main_process_finds_wrong_is_raised():
     def wrong():
         raise ValueError("so")

@@ -9,7 +9,7 @@ from typing import NoReturn, TypeVar
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, reduce
-from torch import Tensor
+from torch import Tensor, distributed
 
 T = TypeVar("T")
 
@@ -28,11 +28,11 @@ def here() -> PartialState:
 
 
 def leave(status: int) -> NoReturn:
-    """Ends this process, and at once where it is one of several.
+    """Ends this process, and at once where it was joined with others.
 
     Gloo's threads now and then abort a process that takes itself apart in the usual way, with all its work done.
     """
-    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+    if not (distributed.is_available() and distributed.is_initialized()):
         sys.exit(status)
     sys.stdout.flush()
     sys.stderr.flush()
