@@ -265,16 +265,17 @@ def latents() -> CachedLatents:
     return CachedLatents(mean, torch.full_like(mean, -10.0), (CAPTIONS * 2)[:8])
 
 
-def test_a_killed_distillation_goes_on_bit_by_bit(folder, tmp_path):
+@pytest.mark.parametrize("told", [Distillation(), Distillation(lora=2)], ids=["weights", "adapters"])
+def test_a_killed_distillation_goes_on_bit_by_bit(folder, tmp_path, told):
     """The target too, which no gradient reaches."""
 
     def kill(network, text, step):
         raise InterruptedError
 
-    train_distill(tmp_path / "whole", latents(), PLAN, folder)
+    train_distill(tmp_path / "whole", latents(), PLAN, folder, told)
     with pytest.raises(InterruptedError):
-        train_distill(tmp_path / "parts", latents(), PLAN, folder, preview=kill)
-    train_distill(tmp_path / "parts", latents(), PLAN, folder)
+        train_distill(tmp_path / "parts", latents(), PLAN, folder, told, kill)
+    train_distill(tmp_path / "parts", latents(), PLAN, folder, told)
     whole, parts = (
         checkpoint.read(tmp_path / name / "checkpoint-00000004.safetensors").tensors for name in ("whole", "parts")
     )
@@ -296,3 +297,26 @@ def test_a_distilled_model_draws_in_four_steps_by_default(folder, tmp_path, caps
     told = loaded.text_to_image("a red apple")[0].info["ldm"]
     assert (told["sampler"], told["num_inference_steps"], told["guidance_scale"]) == ("lcm", 4, 1.0)
     assert loaded.defaults == STUDENT
+
+
+def test_adapters_draw_what_the_student_draws(folder, tmp_path):
+    pytest.importorskip("peft")
+    student, _ = train_distill(tmp_path / "run", latents(), PLAN, folder, Distillation(2.0, lora=4))
+    pipe = LatentDiffusion.from_pretrained(folder)
+    told = {"sampler": "lcm", "num_inference_steps": 4, "guidance_scale": 1.0, "output": "latent"}
+    before = pipe.text_to_image("a red apple", **told)
+    pipe.load_lora(tmp_path / "run" / "lora")
+    found = pipe.text_to_image("a red apple", **told)
+    pipe.unload_lora()
+    pipe.denoiser.unet = student
+    torch.testing.assert_close(found, pipe.text_to_image("a red apple", **told), rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(found, before, atol=1e-3)
+
+
+def test_adapters_from_the_command_line(folder, tmp_path, ldm):
+    pytest.importorskip("peft")
+    told = ["--teacher", folder, "--lora", 2, "--samples", 6, "--side", 16, "--steps", 2, "--batch-size", 2]
+    status, out, err = ldm("train", "distill", *told, "-o", tmp_path / "run", "--no-tensorboard")
+    assert (status, out.strip()) == (0, str(tmp_path / "run" / "lora")), err
+    assert not (tmp_path / "run" / "model").exists()
+    assert ldm("train", "distill", *told[:-4], "--lora", -1, "-o", tmp_path / "other")[0] == 2

@@ -22,6 +22,7 @@ from ldm import checkpoints
 from ldm.denoising import Cond, Denoiser, guided
 from ldm.noising import Diffusion, Time
 from ldm.text import TextEncoder
+from ldm.training import lora
 from ldm.training.conditions import Batch, Conditions, collate
 from ldm.training.diffusion import Preview, doors_of, drawn, reading, trained_model
 from ldm.training.loop import fit
@@ -39,12 +40,15 @@ class Distillation:
     grid: int = 50  # times that are learnt, T / grid apart: LCMScheduler's original_inference_steps
     decay: float = 0.95  # of the target, in one step
     huber: float = 1e-3  # where the loss turns from squares to absolute values
+    lora: int = 0  # rank of adapters that learn in place of the student's weights; 0: the weights themselves
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay <= 1:
             raise ValueError(f"decay {self.decay}: expected a share from 0 to 1")
         if not self.huber > 0:
             raise ValueError(f"huber {self.huber}: expected a number above 0")
+        if self.lora < 0:
+            raise ValueError(f"lora {self.lora}: expected 0 or more")
 
 
 class Consistency(Denoiser):
@@ -120,9 +124,10 @@ class DistillObjective(nn.Module):
         """The target moves 1 - decay of the way to the student, once in each step of the optimiser."""
         if self.step != self.followed:
             self.followed = self.step
-            slow, learnt = dict(self.target.named_buffers()), dict(self.unet.named_parameters())
-            for name, weight in learnt.items():
-                slow[name].lerp_(weight, 1 - self.distillation.decay)
+            slow = dict(self.target.named_buffers())
+            for name, weight in self.unet.named_parameters():
+                if weight.requires_grad:
+                    slow[name].lerp_(weight, 1 - self.distillation.decay)
 
 
 def unlearning(module: nn.Module) -> nn.Module:
@@ -153,6 +158,7 @@ def train_distill(
 ) -> tuple[Any, TextEncoder | None]:
     """A model, and latents as `train_diffusion` takes them -> a U-Net that draws in 4 steps; the model's text encoder.
 
+    With `distillation.lora` the adapters are written to `out`/lora, and stand in the weights of what is returned.
     Its scheduler is `lcm_config` of the teacher's and its defaults are `STUDENT`. The same call goes on from `out`'s
     checkpoint. ValueError for a guidance other than 1 of a model that has nothing to be guided by.
     """
@@ -162,7 +168,10 @@ def train_distill(
         raise ValueError(f"guidance {distillation.guidance}: expected 1, {teacher} is told neither words nor a class")
     conditions = Conditions.of(doors, text)
     process = Diffusion.from_config(scheduler)
-    objective = DistillObjective(copy.deepcopy(network), network, process, conditions, distillation)
+    student = copy.deepcopy(network)
+    if distillation.lora:
+        lora.adapt(student, "unet", distillation.lora, lora.EVERYWHERE)
+    objective = DistillObjective(student, network, process, conditions, distillation)
     settings: dict[str, Any] = {"kind": "distill", "teacher": checkpoints.fingerprint(checkpoints.locate(teacher))}
     settings |= {"distillation": asdict(distillation)}
 
@@ -171,4 +180,8 @@ def train_distill(
 
     packed = partial(collate, doors, reading(data, text, learns=False))
     average: Any = fit(objective, data, plan, out, packed, settings, watch)
-    return average.unet.cpu().to(memory_format=torch.contiguous_format), text and text.to("cpu")
+    student = average.unet.cpu().to(memory_format=torch.contiguous_format)
+    if distillation.lora:
+        lora.save(out / "lora" / lora.NAME, {"unet": student})
+        lora.merge(student)
+    return student, text and text.to("cpu")

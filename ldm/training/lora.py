@@ -18,10 +18,15 @@ TARGETS = {  # the projections of attention, by the part of a pipeline that they
     "unet": ["to_q", "to_k", "to_v", "to_out.0"],
     "text_encoder": ["q_proj", "k_proj", "v_proj", "out_proj"],
 }
+EVERYWHERE = [  # in a U-Net: what changes how it draws, rather than what (Luo et al. 2023, "LCM-LoRA")
+    *TARGETS["unet"], "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2",
+    "conv1", "conv2", "conv_shortcut", "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj",
+]  # fmt: skip
 
 
-def adapt(model: nn.Module, part: str, rank: int) -> None:
-    """Freezes a model and puts an adapter beside each of its part's TARGETS; it computes what it did, as B is 0.
+def adapt(model: nn.Module, part: str, rank: int, targets: list[str] | None = None) -> None:
+    """Freezes a model and puts an adapter beside each of its part's TARGETS, or others; it computes what it did, as B
+    is 0.
 
     ValueError for a rank below 1, ModuleNotFoundError without peft.
     """
@@ -30,7 +35,8 @@ def adapt(model: nn.Module, part: str, rank: int) -> None:
     from peft import LoraConfig, inject_adapter_in_model
 
     model.requires_grad_(False)
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=TARGETS[part]), model)
+    config = LoraConfig(r=rank, lora_alpha=rank, target_modules=targets or TARGETS[part])
+    inject_adapter_in_model(config, model)
 
 
 def tensors(model: nn.Module, part: str) -> dict[str, Tensor]:
