@@ -59,7 +59,7 @@ def test_a_trained_vae_has_unit_latents_at_the_published_scale(tmp_path):
 
 def test_training_teaches(tmp_path):
     """More than the mean picture: an autoencoder beats the best constant after a short run."""
-    plan = Plan(steps=150, batch_size=8, warmup=10, learning_rate=3e-3, ema=0.9, save_every=150, log_every=50)
+    plan = Plan(steps=250, batch_size=8, warmup=10, learning_rate=3e-3, ema=0.9, save_every=250, log_every=50)
     data = EmojiScenes(16, seed=1, split="single", length=256)
     vae = train_vae(tmp_path, data, plan, preset="tiny", side=16)
     x = pixels_of([data[i] for i in range(64)])
