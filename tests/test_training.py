@@ -13,7 +13,7 @@ from ldm.latents import LatentSpace
 from ldm.training.cache import CachedLatents, cached, encode_dataset
 from ldm.training.diffusion import train_diffusion
 from ldm.training.plan import Plan
-from ldm.training.vae import autoencoder, fold, latent_deviation, pixels_of, train_vae
+from ldm.training.vae import autoencoder, latent_deviation, pixels_of, train_vae
 
 TINY = Plan(steps=6, batch_size=4, warmup=2, save_every=2, log_every=2)
 
@@ -29,18 +29,6 @@ def latents() -> CachedLatents:
 
 
 # ---- the autoencoder ----
-
-
-def test_folding_scales_the_posterior_and_changes_no_picture():
-    torch.manual_seed(0)
-    vae = autoencoder((16, 16, 16)).double().eval()
-    x = torch.rand(2, 3, 16, 16, dtype=torch.float64) * 2 - 1
-    with torch.no_grad():
-        before, picture = vae.encode(x).latent_dist, vae.decode(vae.encode(x).latent_dist.mean).sample
-        fold(vae, 2.5)
-        after = vae.encode(x).latent_dist
-        assert torch.allclose(after.mean, 2.5 * before.mean) and torch.allclose(after.std, 2.5 * before.std)
-        assert torch.allclose(vae.decode(after.mean).sample, picture)
 
 
 def test_a_trained_vae_has_unit_latents_at_the_published_scale(tmp_path):

@@ -261,10 +261,7 @@ def finished(out: Path, network: Any, text: TextEncoder | None, recipe: Recipe) 
     """Trained parts -> the same on the CPU; adapters written, then merged."""
     text = text and text.to("cpu")
     if recipe.lora:
-        parts = {"unet": network} | ({"text_encoder": text.model} if text and recipe.train_text else {})
-        lora.save(out / "lora" / lora.NAME, parts)
-        for model in parts.values():
-            lora.merge(model)
+        lora.settle(out, {"unet": network} | ({"text_encoder": text.model} if text and recipe.train_text else {}))
     return network, text
 
 

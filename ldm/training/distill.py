@@ -182,6 +182,5 @@ def train_distill(
     average: Any = fit(objective, data, plan, out, packed, settings, watch)
     student = average.unet.cpu().to(memory_format=torch.contiguous_format)
     if distillation.lora:
-        lora.save(out / "lora" / lora.NAME, {"unet": student})
-        lora.merge(student)
+        lora.settle(out, {"unet": student})
     return student, text and text.to("cpu")

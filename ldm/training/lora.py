@@ -67,6 +67,13 @@ def merge(model: nn.Module) -> None:
         del model.peft_config
 
 
+def settle(out: Path, models: Mapping[str, nn.Module]) -> None:
+    """{part: adapted model} -> `out`/lora, and ordinary models whose weights have the adapters in them."""
+    save(out / "lora" / NAME, models)
+    for model in models.values():
+        merge(model)
+
+
 def adapters(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """The adapted layers of a model, by name; none of one that was not adapted."""
     return ((name, layer) for name, layer in model.named_modules() if hasattr(layer, "lora_A"))

@@ -19,8 +19,9 @@ class State:
         self.objective = objective.to(device).to(memory_format=torch.channels_last)
         self.average = averaged(self.objective)
         # fused: one pass over weight, gradient and moments, which must all lie in memory alike (see _moments)
-        settings: dict[str, Any] = {"weight_decay": plan.weight_decay, "fused": True}
-        self.optimizer = torch.optim.AdamW(_groups(self.objective), plan.learning_rate, **settings)
+        self.optimizer = torch.optim.AdamW(
+            _groups(self.objective), plan.learning_rate, weight_decay=plan.weight_decay, fused=True
+        )
         self.scaler = torch.amp.GradScaler(device.type, enabled=plan.mixed_precision == "fp16")
         self.step = 0
         self.skipped = 0  # steps in a row whose values were not finite

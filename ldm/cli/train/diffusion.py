@@ -97,9 +97,7 @@ def diffusion(
     first = checkpoints.read(init) if init else None
     scheduler = _scheduler(first, prediction, zero_snr, recipe) | ({"clip_sample": True} if vae == PIXELS else {})
     space = space_of(latents_of)
-    source = Source(
-        data, split, space.side if side is None else side, samples, crop, flip, plan.seed, beside or "picture"
-    )
+    source = Source(data, split, side, samples, crop, flip, plan.seed, beside or "picture")
     found = latents(source, space, latents_of, out)
     space.to("cpu")
     doors = doors_of(first.configs["unet"], "text_encoder" in first.tensors) if first else None

@@ -69,7 +69,7 @@ def distill(
     scheduler = lcm_config(contents.configs["scheduler"], grid)
     defaults = own | STUDENT
     space = space_of(teacher)
-    source = Source(data, split, space.side if side is None else side, samples, crop, flip, plan.seed)
+    source = Source(data, split, side, samples, crop, flip, plan.seed)
     found = latents(source, space, teacher, out)
     space.to("cpu")
     draw = preview(out, space, shown(found, source), scheduler, defaults)

@@ -36,7 +36,7 @@ class Source:
 
     data: str
     split: str | None
-    side: int
+    side: int | None  # None: the autoencoder's
     samples: int | None
     crop: str
     flip: bool
@@ -44,7 +44,8 @@ class Source:
     beside: str = "picture"
 
     def __post_init__(self) -> None:
-        options.at_least_one(side=self.side, samples=1 if self.samples is None else self.samples)
+        asked = {"side": self.side, "samples": self.samples}
+        options.at_least_one(**{name: 1 if number is None else number for name, number in asked.items()})
         options.one_of("--crop", self.crop, ("centre", "random"))
 
 
@@ -76,16 +77,21 @@ def latents(source: Source, space: "LatentSpace", vae: str, out: Path) -> Any:
     return _scenes(source, space, vae, out) if drawn else _encoded(source, space, out)
 
 
+def pictures(source: Source, space: "LatentSpace") -> Any:
+    """What is encoded, at the autoencoder's own side where none is asked for."""
+    from ldm import data
+
+    side, count = space.side if source.side is None else source.side, options.enough(source.data, source.samples)
+    return data.open(source.data, side, source.crop, source.flip, split=source.split, count=count, seed=source.seed)
+
+
 def _scenes(source: Source, space: "LatentSpace", vae: str, out: Path) -> Any:
     """Emoji scenes in one file: they are drawn, and drawing them all again to see what changed would take minutes."""
-    from ldm import checkpoints, data
+    from ldm import checkpoints
     from ldm.training import processes
     from ldm.training.cache import cached, encode_dataset
 
-    count = options.enough(source.data, source.samples)
-    scenes = data.open(
-        "emoji", source.side, source.crop, source.flip, split=source.split, count=count, seed=source.seed
-    )
+    scenes = pictures(source, space)
     made_by = {
         "vae": vae if vae == PIXELS else checkpoints.fingerprint(checkpoints.locate(vae)),
         "data": scenes.identity(),
@@ -96,18 +102,13 @@ def _scenes(source: Source, space: "LatentSpace", vae: str, out: Path) -> Any:
 
 def _encoded(source: Source, space: "LatentSpace", out: Path) -> Any:
     """Any other pictures in shards, by content; several processes share the work."""
-    from ldm import data
     from ldm.training import processes
     from ldm.training.cache import LatentCache
     from ldm.training.encoding import encode
 
     where = processes.here()
-    count = options.enough(source.data, source.samples)
-    pictures = data.open(
-        source.data, source.side, source.crop, source.flip, split=source.split, count=count, seed=source.seed
-    )
     encode(
-        pictures,
+        pictures(source, space),
         space,
         out / "latents",
         beside=source.beside,
