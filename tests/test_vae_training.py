@@ -313,6 +313,12 @@ def test_decoder_only_leaves_the_encoder_and_the_scale_as_they_are(tmp_path):
     assert vae.config.scaling_factor == 0.7
 
 
+def test_one_that_is_grown_reduces_by_twice_the_factor(tmp_path):
+    autoencoder((16, 16)).save_pretrained(tmp_path / "first")
+    vae = train_vae(tmp_path / "second", scenes(), TINY, side=16, init=tmp_path / "first", grow=True)
+    assert LatentSpace(vae).factor == 4 and vae.config.sample_size == 16
+
+
 def test_what_does_not_fit_is_named(tmp_path):
     with pytest.raises(ValueError, match="giant"):
         train_vae(tmp_path, scenes(), TINY, preset="giant")
@@ -322,6 +328,9 @@ def test_what_does_not_fit_is_named(tmp_path):
         train_vae(tmp_path, scenes(), TINY, "tiny", 16, Recipe(decoder_only=True))
     with pytest.raises(ValueError, match="expected keep or measured"):
         train_vae(tmp_path, scenes(), TINY, "tiny", 16, Recipe(decoder_only=True), init=tmp_path, scale="fold")
+    for told in ({}, {"init": tmp_path, "recipe": Recipe(decoder_only=True)}):
+        with pytest.raises(ValueError, match="grow: expected init"):
+            train_vae(tmp_path, scenes(), TINY, "tiny", 16, grow=True, **told)
     with pytest.raises(ValueError, match="side 18: expected a multiple of 4"):
         train_vae(tmp_path, scenes(), TINY, "tiny", 18)
     with pytest.raises(ValueError, match="side 8.*from 16 on"):

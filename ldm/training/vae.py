@@ -25,6 +25,7 @@ from ldm.images import grid, to_images, to_pixels
 from ldm.latents import SCALE, LatentSpace
 from ldm.sampling import gaussian
 from ldm.training import discriminator, losses, processes
+from ldm.training.growing import grown
 from ldm.training.loop import fit
 from ldm.training.losses import precise
 from ldm.training.perceptual import LPIPS, SMALLEST
@@ -227,19 +228,22 @@ def train_vae(
     scale: str | None = None,
     perceptual: LPIPS | None = None,
     held_out: Any = None,
+    grow: bool = False,
 ) -> AutoencoderKL:
     """Pictures -> an AutoencoderKL in `out`/vae whose latents have unit variance at its config's scaling_factor.
 
     `data[i]` is (picture of `side` x `side`, caption). The run's state, log and pictures lie in `out` too; the same
-    call goes on from there. `init` is an autoencoder to start from in place of a new one of `preset`. `scale` is one of
-    SCALES, as `rescale` takes it: "fold" by default, "keep" where the decoder alone learns; of a mixture the first part
-    decides it, which is what a diffusion model will learn. What comes out is tried on
-    the pictures of `held_out`, and the figures written to `out`/roundtrip.json. ValueError for what does not fit.
+    call goes on from there. `init` is an autoencoder to start from in place of a new one of `preset`; `grow` puts a
+    level around it first, for pictures of twice the side (see `growing.grown`). `scale` is one of SCALES, as `rescale`
+    takes it: "fold" by default, "keep" where the decoder alone learns; of a mixture the first part decides it, which is
+    what a diffusion model will learn. What comes out is tried on the pictures of `held_out`, and the figures written to
+    `out`/roundtrip.json. ValueError for what does not fit.
     """
     scale = scale or ("keep" if recipe.decoder_only else "fold")
-    _refuse(preset, recipe, init, scale)
+    _refuse(preset, recipe, init, scale, grow)
     torch.manual_seed(plan.seed)
     vae: Any = checkpoints.load_vae(init).train() if init else autoencoder(PRESETS[preset])
+    vae = grown(vae) if grow else vae
     _refuse_shape(vae, side, recipe, scale)
     vae.register_to_config(sample_size=side)
     tried = data if held_out is None else held_out
@@ -248,6 +252,7 @@ def train_vae(
         "side": side,
         "preset": None if init else preset,
         "init": init and checkpoints.fingerprint(checkpoints.locate(init)),
+        **({"grown": True} if grow else {}),
         "recipe": asdict(recipe),
     }
     objective = VAEObjective(vae, recipe, perceptual)
@@ -288,11 +293,13 @@ def pixels_of(items: Sequence[tuple[Image.Image, str]]) -> Tensor:
     return to_pixels([picture for picture, _ in items])
 
 
-def _refuse(preset: str, recipe: Recipe, init: str | Path | None, scale: str) -> None:
+def _refuse(preset: str, recipe: Recipe, init: str | Path | None, scale: str, grow: bool) -> None:
     known: Collection[str]
     for name, value, known in (("preset", preset, PRESETS), ("scale", scale, SCALES)):
         if value not in known:
             raise ValueError(f"unknown {name} {value!r}; expected one of {', '.join(known)}")
+    if grow and (recipe.decoder_only or not init):
+        raise ValueError("grow: expected init, an autoencoder to grow, and the encoder to learn too")
     if recipe.decoder_only and not init:
         raise ValueError("decoder_only: expected init, an autoencoder whose encoder stays as it is")
     if recipe.decoder_only and scale == "fold":

@@ -24,6 +24,8 @@ Flip = Annotated[bool, _option(DATA, "Mirror half of the pictures.", "--flip")]
 HeldOut = Annotated[int, _option(DATA, "Pictures that are kept from training, to try the result on.")]
 Preset = Annotated[str, _option(RESULT, "small (f4, 1.4 M parameters), base (f8, 4.3 M) or tiny (for tests).")]
 Init = Annotated[str | None, _option(RESULT, "An autoencoder to start from, in place of a new one.")]
+GROW = "One more level around --init, such as f4 to f8, for pictures of twice the side: it begins as good as it was."
+Grow = Annotated[bool, _option(RESULT, GROW, "--grow")]
 DecoderOnly = Annotated[bool, _option(RESULT, "The encoder, and so every latent, stays as it is.", "--decoder-only")]
 SCALE = (
     "How latents get unit variance: fold (the weights are multiplied so that the usual factor fits), measured (the "
@@ -57,6 +59,7 @@ def vae(
     held_out: HeldOut = 64,
     preset: Preset = "small",
     init: Init = None,
+    grow: Grow = False,
     decoder_only: DecoderOnly = False,
     scale: Scale = None,
     l1_weight: L1 = 1.0,
@@ -82,7 +85,8 @@ def vae(
 
     ldm train vae --out runs/vae2 --init runs/vae/vae --steps 1600 --learning-rate 1e-3 --seed 1
 
-    ldm train vae --data emoji:6+leaves:2+gradients:1+text:1+photographs:2 --side 128 --preset base --out runs/vae3
+    ldm train vae --init runs/vae2/vae --grow --side 128 --data emoji:8+leaves:1+gradients:1+text:1+photographs:2
+    --crop random --steps 2000 --batch-size 8 --learning-rate 1e-3 --warmup 50 --out runs/vae3
 
     ldm train vae --data photos --side 128 --crop random --flip --preset base --out runs/photos
 
@@ -100,7 +104,7 @@ def vae(
     )  # fmt: skip
     sees = _lpips(perceptual_weight, lpips)
     learnt, tried = _pictures(data, split, side, crop, flip, held_out, plan.seed)
-    train_vae(out, learnt, plan, preset, side, recipe, init, scale, sees, tried)
+    train_vae(out, learnt, plan, preset, side, recipe, init, scale, sees, tried, grow)
     if processes.here().is_main_process:
         _report(out)
 
