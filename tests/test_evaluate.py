@@ -43,6 +43,7 @@ def test_the_nearest_training_pictures_are_shown(ldm, folder, tmp_path):
     [
         (("prompts", "--gallery", "nowhere/there/a.png"), "nowhere"),
         (("prompts", "--sheet", "a.txt"), "a.txt"),
+        (("prompts", "--split", "heldout", "--count", 2, "--seed", 2, "--gallery", "a.png"), "no scene of one thing"),
         (("prompts", "--split", "all"), "all"),
         (("prompts", "--shuffled", "--count", 1), "count 1"),
         (("nearest", "--count", 0), "--count 0"),

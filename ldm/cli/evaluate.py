@@ -59,6 +59,8 @@ def prompts(
     from ldm.evaluation.questions import series
 
     asked = series(split, count, seed)
+    if gallery:
+        pictured.expect_simple(asked)
     pipeline, draw, settings = _model(model, device, dtype, steps, guidance, sampler)
     pictures: list[Image.Image] = []
 

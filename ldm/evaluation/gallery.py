@@ -23,16 +23,21 @@ def worst(asked: Sequence[Question], pictures: Sequence[Image.Image]) -> Image.I
 
     ValueError where no scene is simple.
     """
+    expect_simple(asked)
     fits = [
         (q, picture, fitted(picture, q.scene)) for q, picture in zip(asked, pictures, strict=True) if simple(q.scene)
     ]
-    if not fits:
-        raise ValueError(
-            "no scene of one thing on a plain background: expected at least one, to show how well it is drawn"
-        )
     ranked = sorted(((psnr(picture, fit), q, picture, fit) for q, picture, fit in fits), key=lambda found: found[0])
     pairs = [grid([picture, fit], columns=2) for _, _, picture, fit in ranked[:WORST]]
     return grid(pairs, columns=4, captions=[f"{q.prompt} {level:.1f} dB" for level, q, _, _ in ranked[:WORST]])
+
+
+def expect_simple(asked: Sequence[Question]) -> None:
+    """ValueError where no scene is simple, so that there is no worst."""
+    if not any(simple(q.scene) for q in asked):
+        raise ValueError(
+            "no scene of one thing on a plain background: expected at least one, to show how well it is drawn"
+        )
 
 
 def beside_training(result: dict[str, Any], rows: Sequence[Sequence[Image.Image]]) -> Image.Image:

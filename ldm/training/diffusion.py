@@ -27,7 +27,7 @@ from ldm.training.loop import fit
 from ldm.training.plan import Plan
 from ldm.training.presets import PRESETS, Size, text_model, unet, widened
 from ldm.training.randomness import uniform
-from ldm.training.tokenizer import train_tokenizer
+from ldm.training.vocabulary import fitting, relearnt
 from ldm.training.weighting import weighting
 
 __all__ = [
@@ -86,6 +86,7 @@ class Recipe:
     drop: float = 0.1  # share of samples that are told no words and no class
     drop_beside: float = 0.0  # share of samples that are shown no picture beside
     train_text: bool = True
+    new_vocabulary: bool = False  # words learnt anew from the captions, for a text encoder that there is
     lora: int = 0  # rank of adapters that learn in place of the weights; 0: the weights themselves
 
     def __post_init__(self) -> None:
@@ -94,6 +95,8 @@ class Recipe:
                 raise ValueError(f"{name} {getattr(self, name)}: expected a share from 0 to 1")
         if not 0 <= self.offset_noise < float("inf") or self.lora < 0:
             raise ValueError(f"offset_noise {self.offset_noise}, lora {self.lora}: expected 0 or more")
+        if self.new_vocabulary and (self.lora or not self.train_text):
+            raise ValueError("new_vocabulary: expected a text encoder that learns, without lora")
 
 
 class DiffusionObjective(nn.Module):
@@ -144,10 +147,7 @@ def new_model(size: Size, data: Any, doors: Doors = BY_WORDS) -> tuple[Any, Text
     """A U-Net and, where there are words, a text encoder, for the data's latents and captions."""
     text = None
     if doors.text:
-        captions = captions_of(data)
-        tokenizer = train_tokenizer(captions, length=24)
-        longest = max(sum(len(word.ids) for word in tokenizer.split(caption)) for caption in set(captions))
-        tokenizer.length = min(77, max(tokenizer.length, 2 + longest))
+        tokenizer = fitting(captions_of(data))
         text = TextEncoder(text_model(size, tokenizer), tokenizer)
     channels, _, side = data[0][0].shape
     return unet(size, side, channels, doors), text
@@ -225,6 +225,8 @@ def train_diffusion(
         raise ValueError(f"lora {recipe.lora}: expected init, the model that the adapters are for")
     torch.manual_seed(plan.seed)
     network, text = trained_model(init, doors) if init else new_model(PRESETS[preset], data, doors or BY_WORDS)
+    if recipe.new_vocabulary:
+        text = _retold(text, init, data)
     doors = doors or doors_of(network.config, text is not None)
     scheduler = scheduler or (checkpoints.read(init).configs["scheduler"] if init else SCHEDULER)
     prepare(network, text, recipe)
@@ -239,6 +241,12 @@ def train_diffusion(
     packed = partial(collate, doors, reading(data, text, recipe.train_text))
     network, text = parted(fit(objective, data, plan, out, packed, settings, watch), text)
     return finished(out, network.cpu().to(memory_format=torch.contiguous_format), text, recipe)
+
+
+def _retold(text: TextEncoder | None, init: str | Path | None, data: Any) -> TextEncoder:
+    if text is None or init is None:
+        raise ValueError("new_vocabulary: expected init, a model that is told words")
+    return relearnt(text, captions_of(data))
 
 
 def prepare(network: nn.Module, text: TextEncoder | None, recipe: Recipe) -> None:
