@@ -319,4 +319,6 @@ def test_adapters_from_the_command_line(folder, tmp_path, ldm):
     status, out, err = ldm("train", "distill", *told, "-o", tmp_path / "run", "--no-tensorboard")
     assert (status, out.strip()) == (0, str(tmp_path / "run" / "lora")), err
     assert not (tmp_path / "run" / "model").exists()
+    told_by = LatentDiffusion.from_pretrained(tmp_path / "run" / "lora").text_to_image("a red apple")[0].info["ldm"]
+    assert (told_by["sampler"], told_by["num_inference_steps"], told_by["guidance_scale"]) == ("lcm", 4, 1.0)
     assert ldm("train", "distill", *told[:-4], "--lora", -1, "-o", tmp_path / "other")[0] == 2

@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from ldm import lora
+from ldm.checkpoints import adapters
 from ldm.checkpoints.faults import CheckpointError
 from ldm.lora import Fused
 from ldm.text import Tokenizer
@@ -98,7 +99,7 @@ def tensors(pair, style: str, seed: int = 0, alpha: float | None = ALPHA) -> dic
         keys = spell(style, part, name)
         found |= dict(zip(keys, factors(model.get_submodule(name), 100 * seed + i)))
         if alpha is not None:
-            stem = lora.KEY.fullmatch(keys[0])["name"]
+            stem = adapters.KEY.fullmatch(keys[0])["name"]
             found[f"{stem}.alpha"] = torch.tensor(alpha)
     return {key: tensor.contiguous() for key, tensor in found.items()}
 
@@ -206,8 +207,8 @@ def test_names_of_kohya_equal_diffusers_own_conversion(pair):
             converted, _ = _convert_non_diffusers_lora_to_diffusers(
                 {f"{stem}.lora_down.weight": down, f"{stem}.lora_up.weight": up}
             )
-            spelt = {lora.site(lora.KEY.fullmatch(key)["name"]) for key in converted}
-            assert spelt == {lora.site(stem)} and places[lora.site(stem)] is module
+            spelt = {adapters.site(adapters.KEY.fullmatch(key)["name"]) for key in converted}
+            assert spelt == {adapters.site(stem)} and places[adapters.site(stem)] is module
 
 
 def test_the_layout_of_transformers_4_has_the_same_sites(pair):

@@ -15,6 +15,7 @@
     modules.py       Contents -> modules, every tensor in its place
     folders.py       diffusers' layout, hub ids
     singlefile.py    single files of Stable Diffusion 1.x, 2.x, inpainting, InstructPix2Pix; autoencoders alone
+    adapters.py      LoRAs, alone or with the name of the model that they are for
 
 The network is used only for a hub id that is not in the cache.
 """
@@ -26,6 +27,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ldm.checkpoints.adapters import adapted, base_of
 from ldm.checkpoints.architecture import known, sample_size
 from ldm.checkpoints.contents import Contents, Decision, contents_of
 from ldm.checkpoints.faults import CheckpointError, named, read_json
@@ -156,6 +158,8 @@ def settled(parts: Parts) -> Parts:
 def read(source: str | Path, prediction_type: str | None = None) -> Contents:
     """The same as tensors and configs, as they are on disk: what `ldm info` shows and `ldm convert` writes."""
     path = locate(source)
+    if base := base_of(path):
+        return adapted(read(base, prediction_type), path)
     return read_file(path, prediction_type) if path.is_file() else read_folder(path, prediction_type)
 
 
@@ -209,6 +213,8 @@ def load_vae(source: str | Path, subfolder: str | None = None, scale: Any = None
     to be known and the config's scaling_factor stays None; without one it is measured, and a warning says so.
     """
     path = locate(source, subfolder)
+    if base := base_of(path):
+        return load_vae(base, scale=scale)
     if path.is_file():
         contents = read_vae(path)
     else:

@@ -23,7 +23,7 @@ Vae = Annotated[str | None, _option(RESULT, VAE)]
 Preset = Annotated[str, _option(RESULT, "small (11 M parameters), mini (3 M) or tiny (for tests).")]
 INIT = "A model to start from in place of a new one; its latents must be --vae's."
 Init = Annotated[str | None, _option(RESULT, INIT)]
-LORA = "Train adapters of this rank in place of --init's weights: OUT/lora, which diffusers loads, too."
+LORA = "Train adapters of this rank in place of --init's weights: OUT/lora, a model here, a LoRA for diffusers."
 Lora = Annotated[int, _option(RESULT, LORA)]
 Condition = Annotated[str | None, _option(TOLD, "text, class or none.  [default: text; --init's]")]
 BESIDE = (
@@ -34,6 +34,8 @@ Beside = Annotated[str | None, _option(TOLD, BESIDE)]
 Drop = Annotated[float, _option(TOLD, "Share of samples without words and class, for guidance.")]
 DropBeside = Annotated[float, _option(TOLD, "Share of samples without the picture beside.", "--drop-beside")]
 FreezeText = Annotated[bool, _option(TOLD, "The text encoder stays as it is.", "--freeze-text")]
+NEW = "With --init: its vocabulary is learnt anew from the captions, and made long enough for them."
+NewVocabulary = Annotated[bool, _option(TOLD, NEW, "--new-vocabulary")]
 PREDICTION = "What the network emits: epsilon, v_prediction or sample.  [default: v_prediction; --init's]"
 Prediction = Annotated[str | None, _option(LEARNT, PREDICTION)]
 ZERO_SNR = "Rescale the betas to zero terminal SNR: the last time is pure noise."
@@ -63,6 +65,7 @@ def diffusion(
     drop: Drop = 0.1,
     drop_beside: DropBeside = 0.0,
     freeze_text: FreezeText = False,
+    new_vocabulary: NewVocabulary = False,
     prediction: Prediction = None,
     zero_snr: ZeroSnr = False,
     weighting: Weighting = "uniform",
@@ -88,7 +91,7 @@ def diffusion(
     from ldm.training.diffusion import PRESETS, Recipe, doors_of, recommended, train_diffusion
 
     options.one_of("--preset", preset, PRESETS)
-    recipe = Recipe(weighting, gamma, offset_noise, drop, drop_beside, not freeze_text, lora)
+    recipe = Recipe(weighting, gamma, offset_noise, drop, drop_beside, not freeze_text, new_vocabulary, lora)
     latents_of = vae or init
     if not latents_of:
         raise ValueError("--vae is missing: the autoencoder whose latents are learnt (or --init, a model that has one)")
@@ -106,7 +109,7 @@ def diffusion(
     defaults = recommended(doors, recipe, scheduler) | (first.configs.get("defaults", {}) if first else {})
     draw = preview(out, space, shown(found, source), scheduler, defaults)
     unet, text = train_diffusion(out, found, plan, preset, scheduler, draw, init, recipe, doors)
-    print(out / "lora" if lora else saved(out, space, unet, text, scheduler, defaults))
+    print(saved(out, space, unet, text, scheduler, defaults, init if lora else None))
 
 
 def _scheduler(first: "Contents | None", prediction: str | None, zero_snr: bool, recipe: "Recipe") -> dict[str, Any]:
@@ -150,17 +153,29 @@ def preview(out: Path, space: "LatentSpace", items: Any, scheduler: dict[str, An
 
 
 def saved(
-    out: Path, space: "LatentSpace", unet: Any, text: Any, scheduler: dict[str, Any], defaults: dict[str, Any]
+    out: Path,
+    space: "LatentSpace",
+    unet: Any,
+    text: Any,
+    scheduler: dict[str, Any],
+    defaults: dict[str, Any],
+    adapted: str | None = None,
 ) -> Path:
-    """Writes the model, once whichever number of processes trained it; -> where it is."""
+    """Writes the model, once whichever number of processes trained it, or what `adapted` its LoRA is for; -> where."""
     import torch
 
+    from ldm.checkpoints.adapters import name_base
     from ldm.denoising import Denoiser
     from ldm.noising import Diffusion
     from ldm.pipeline import LatentDiffusion
     from ldm.training import processes
 
-    if processes.here().is_main_process:
+    where = out / ("lora" if adapted else "model")
+    if not processes.here().is_main_process:
+        return where
+    if adapted:
+        name_base(where, adapted, scheduler, defaults)
+    else:
         denoiser = Denoiser(unet, Diffusion.from_config(scheduler))
-        LatentDiffusion(space, denoiser, text, scheduler, defaults).save_pretrained(out / "model", torch.float16)
-    return out / "model"
+        LatentDiffusion(space, denoiser, text, scheduler, defaults).save_pretrained(where, torch.float16)
+    return where

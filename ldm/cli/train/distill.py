@@ -56,7 +56,7 @@ def distill(
 
     ldm train distill --teacher emoji --lora 16 --out runs/lcm-lora --steps 2000
 
-    ldm generate "a red apple" --lora runs/lcm-lora/lora --sampler lcm --steps 4 --guidance 1
+    ldm generate "a red apple" --model runs/lcm-lora/lora
     """
     from ldm import checkpoints
     from ldm.training.distill import STUDENT, Distillation, lcm_config, train_distill
@@ -74,4 +74,4 @@ def distill(
     space.to("cpu")
     draw = preview(out, space, shown(found, source), scheduler, defaults)
     unet, text = train_distill(out, found, plan, teacher, distillation, draw)
-    print(out / "lora" if lora else saved(out, space, unet, text, scheduler, defaults))
+    print(saved(out, space, unet, text, scheduler, defaults, teacher if lora else None))
