@@ -215,6 +215,8 @@ class LatentSpace:
     @cached_property
     def factor(self) -> int:
         """f: pixels to a latent, along each side."""
+        if told := _named(self.autoencoder, "factor"):
+            return told
         widths = _named(self.autoencoder, "block_out_channels")
         return 2 ** (len(widths) - 1) if widths else PROBE // self._probed[3]
 

@@ -50,6 +50,11 @@ def gaussian(generators: Sequence[Generator], shape: Sequence[int], device: torc
     return torch.stack([torch.randn(*shape, generator=generator) for generator in generators]).to(device)
 
 
+def uniform(generators: Sequence[Generator]) -> Tensor:
+    """B generators -> (B,) uniform in [0, 1), row j from generator j alone."""
+    return torch.cat([torch.rand(1, generator=generator) for generator in generators])
+
+
 # The grid of times.
 
 

@@ -17,7 +17,7 @@ from ldm.latents import LatentSpace
 from ldm.lora import Fused
 from ldm.noising import Diffusion, cosine, zero_terminal_snr
 from ldm.pipeline import LatentDiffusion
-from ldm.sampling import gaussian
+from ldm.sampling import gaussian, uniform
 from ldm.text import TextEncoder
 from ldm.training import lora
 from ldm.training.cache import CachedLatents
@@ -41,7 +41,7 @@ from ldm.training.diffusion import (
 from ldm.training.encoding import encode, fingerprint
 from ldm.training.plan import Plan
 from ldm.training.presets import widened
-from ldm.training.randomness import keyed, uniform
+from ldm.training.randomness import keyed
 from ldm.training.samples import samples
 from ldm.training.tokenizer import train_tokenizer
 from ldm.training.vae import autoencoder

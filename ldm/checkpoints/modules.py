@@ -1,7 +1,8 @@
 """A part's config and tensors -> the module, in eval mode and float32; every tensor fits or one line says which not."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ldm.checkpoints.contents import Contents
@@ -11,6 +12,9 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from ldm.text import TextEncoder, Tokenizer
+
+
+REGISTERED: "dict[str, Callable[[dict[str, Any]], nn.Module]]" = {}  # `_class_name` of a config -> what makes it
 
 
 def module_of(contents: Contents, part: str) -> Any:
@@ -73,9 +77,13 @@ def _made(part: str, config: dict[str, Any]) -> "nn.Module":
     if part == "vae":
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-        if name not in (None, "AutoencoderKL"):
-            raise CheckpointError(f"{name}: expected the autoencoder to be an AutoencoderKL")
-        return AutoencoderKL.from_config(config)
+        if name in (None, "AutoencoderKL"):
+            return AutoencoderKL.from_config(config)
+        import_module("ldm.autoencoders")  # which registers its own: by this name alone, as no arrow points up
+        if name not in REGISTERED:
+            known = ", ".join(["AutoencoderKL", *sorted(REGISTERED)])
+            raise CheckpointError(f"{name}: expected the autoencoder to be one of {known}")
+        return REGISTERED[name](config)
     if name == "UNet2DModel":
         from diffusers.models.unets.unet_2d import UNet2DModel
 

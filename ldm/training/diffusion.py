@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ldm import checkpoints
 from ldm.denoising import Denoiser
 from ldm.noising import Diffusion
-from ldm.sampling import gaussian
+from ldm.sampling import gaussian, uniform
 from ldm.text import TextEncoder, Tokenizer
 from ldm.training import lora
 from ldm.training.conditions import BY_WORDS, Batch, Conditions, Doors, collate
@@ -26,7 +26,6 @@ from ldm.training.encoding import fingerprint
 from ldm.training.loop import fit
 from ldm.training.plan import Plan
 from ldm.training.presets import PRESETS, Size, text_model, unet, widened
-from ldm.training.randomness import uniform
 from ldm.training.vocabulary import fitting, relearnt
 from ldm.training.weighting import weighting
 

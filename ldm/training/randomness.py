@@ -22,11 +22,6 @@ def keyed(seed: int, *place: int | str) -> Generator:
     return Generator().manual_seed(number(seed, *place))
 
 
-def uniform(generators: Sequence[Generator]) -> Tensor:
-    """B generators -> (B,) uniform in [0, 1), row j from generator j alone."""
-    return torch.cat([torch.rand(1, generator=generator) for generator in generators])
-
-
 def integers(generators: Sequence[Generator], low: int, high: int) -> Tensor:
     """B generators -> (B,) whole numbers, low <= n < high, row j from generator j alone."""
     return torch.cat([torch.randint(low, high, (1,), generator=generator) for generator in generators])

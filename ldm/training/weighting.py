@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ldm.noising import Diffusion
-from ldm.training.randomness import uniform
+from ldm.sampling import uniform
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,0 +1,36 @@
+"""The autoencoder family: each a first stage of latent diffusion, `LatentSpace(autoencoder)`, and each its own paper.
+
+networks.py      a shape -> encoder and decoder, fully connected or convolutional
+likelihoods.py   what a decoder puts out -> pixels, and nats
+base.py          Autoencoder: x <-> z, losses by name; saved and loaded
+plain.py         AE, DenoisingAE, SparseAE, ContractiveAE: the code is a function
+variational.py   VAE, BetaVAE, ConditionalVAE: the code is a distribution
+quantized.py     VQVAE, VQVAE2: the code is made of a codebook's entries
+"""
+
+from ldm.autoencoders.base import Autoencoder, Batch
+from ldm.autoencoders.networks import Shape
+from ldm.autoencoders.plain import AE, ContractiveAE, DenoisingAE, SparseAE
+from ldm.autoencoders.quantized import VQVAE
+from ldm.autoencoders.variational import VAE, BetaVAE, ConditionalVAE
+from ldm.checkpoints.modules import REGISTERED
+
+FAMILY = {
+    kind.__name__: kind for kind in (AE, DenoisingAE, SparseAE, ContractiveAE, VAE, BetaVAE, ConditionalVAE, VQVAE)
+}
+REGISTERED |= {name: kind.from_config for name, kind in FAMILY.items()}
+
+__all__ = [
+    "FAMILY",
+    "AE",
+    "VAE",
+    "VQVAE",
+    "Autoencoder",
+    "Batch",
+    "BetaVAE",
+    "ConditionalVAE",
+    "ContractiveAE",
+    "DenoisingAE",
+    "Shape",
+    "SparseAE",
+]

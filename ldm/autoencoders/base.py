@@ -1,0 +1,138 @@
+"""What every autoencoder of pictures is: x (B,3,H,W) in [-1,1] --encode--> z (B,C,h,w) --decode--> x, and its losses.
+
+Inside, pictures are y (B,channels,H,W) in [0,1]; a grey one takes the mean of the colours, and gives it back as each of
+them. So every one of them is a first stage: `LatentSpace(autoencoder)`.
+"""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from safetensors.torch import save
+from torch import Generator, Tensor, nn
+
+from ldm import checkpoints
+from ldm.autoencoders.likelihoods import likelihood_of
+from ldm.autoencoders.networks import Shape, decoder, encoder
+from ldm.files import replacing, write_json
+
+
+class Batch(NamedTuple):
+    """Pictures y (B,channels,H,W) in [0,1], and the class of each (B,) where there are classes."""
+
+    y: Tensor
+    label: Tensor | None = None
+
+
+class Model(nn.Module):
+    """A module that is made by what its constructor was told, which it keeps under the same names, and its weights."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What it was made by, in JSON."""
+        told = {name: getattr(self, name) for name in inspect.signature(type(self)).parameters}
+        return {"_class_name": type(self).__name__} | {
+            name: asdict(value) if isinstance(value, Shape) else value for name, value in told.items()
+        }
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """What `config` gave -> a new model; entries that the constructor does not take are left out."""
+        known = inspect.signature(cls).parameters
+        told = {name: value for name, value in config.items() if name in known}
+        return cls(**told | ({"shape": Shape(**told["shape"])} if "shape" in told else {}))
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Writes config.json and safetensors, named as diffusers names them."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / "config.json", self.config)
+        with replacing(folder / "diffusion_pytorch_model.safetensors") as file:
+            file.write(save({name: value.contiguous() for name, value in self.state_dict().items()}, {"format": "pt"}))
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path) -> Self:
+        """What `save_pretrained` wrote; ValueError where that was another class."""
+        found: Any = checkpoints.load_vae(folder)
+        if not isinstance(found, cls):
+            raise ValueError(f"{folder} holds a {type(found).__name__}; expected a {cls.__name__}")
+        return found
+
+
+class Autoencoder(Model):
+    """An encoder and a decoder of a shape, and how pixels are distributed about what the decoder puts out.
+
+    `likelihood` is "bernoulli" or "gaussian", with the standard deviation `sigma` in units of [0,1].
+    """
+
+    weights: Mapping[str, float] = {}  # how much each loss counts; 1 for one that is not named
+
+    def __init__(self, shape: Shape = Shape(), likelihood: str = "bernoulli", sigma: float = 1.0):  # noqa: B008
+        super().__init__()
+        self.shape, self.likelihood, self.sigma = shape, likelihood, sigma
+        self.pixels = likelihood_of(likelihood, sigma)
+        self.scaling_factor = 1.0  # times which codes have unit variance: a training measures it
+        self.encoder, self.decoder = encoder(shape, self.features), decoder(shape)
+
+    @property
+    def features(self) -> int:
+        """Numbers that the encoder gives for each place of the code."""
+        return self.shape.code
+
+    @property
+    def config(self) -> dict[str, Any]:
+        own = {"latent_channels": self.latent_channels, "factor": self.shape.factor}
+        return super().config | own | {"sample_size": list(self.shape.size), "scaling_factor": self.scaling_factor}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        made = super().from_config(config)
+        made.scaling_factor = config.get("scaling_factor", 1.0)
+        return made
+
+    def register_to_config(self, scaling_factor: float, **others: Any) -> None:
+        """As diffusers' autoencoders have it; all else follows from the constructor."""
+        self.scaling_factor = scaling_factor
+
+    @property
+    def latent_channels(self) -> int:
+        return self.shape.code
+
+    # ---- a first stage: x <-> z ----
+
+    def encode(self, x: Tensor) -> Any:
+        """x (B,3,H,W) in [-1,1] -> z (B,C,h,w)."""
+        return self.code(self.to_y(x))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """z (B,C,h,w) -> x (B,3,H,W), about [-1,1]."""
+        return self.to_x(self.pixels.mean(self.decoder(z)))
+
+    def to_y(self, x: Tensor) -> Tensor:
+        """x (B,3,H,W) in [-1,1] -> y (B,channels,H,W) in [0,1]."""
+        y = (x + 1) / 2
+        return y.mean(1, keepdim=True) if self.shape.channels == 1 else y
+
+    def to_x(self, y: Tensor) -> Tensor:
+        """y (B,channels,H,W) in [0,1] -> x (B,3,H,W) in [-1,1]."""
+        return (2 * y - 1).expand(-1, 3, -1, -1)
+
+    # ---- in units of [0,1] ----
+
+    def code(self, y: Tensor) -> Tensor:
+        """y (B,channels,H,W) -> z (B,C,h,w)."""
+        return self.encoder(y)
+
+    def reconstruct(self, y: Tensor) -> Tensor:
+        """y (B,channels,H,W) -> what is expected there and back."""
+        return self.pixels.mean(self.decoder(self.code(y)))
+
+    def losses(self, batch: Batch, generators: Sequence[Generator]) -> dict[str, Tensor]:
+        """Pictures, and a generator for each -> the parts of what is minimised, each (B,), reconstruction in nats."""
+        raise NotImplementedError
+
+    def loss(self, parts: Mapping[str, Tensor]) -> Tensor:
+        """The parts of `losses` -> what is minimised (B,)."""
+        return sum((self.weights.get(name, 1.0) * part for name, part in parts.items()), parts["reconstruction"] * 0)
