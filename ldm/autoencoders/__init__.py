@@ -11,13 +11,16 @@ quantized.py     VQVAE, VQVAE2: the code is made of a codebook's entries
 from ldm.autoencoders.base import Autoencoder, Batch
 from ldm.autoencoders.networks import Shape
 from ldm.autoencoders.plain import AE, ContractiveAE, DenoisingAE, SparseAE
-from ldm.autoencoders.quantized import VQVAE
+from ldm.autoencoders.quantized import VQVAE, VQVAE2
+from ldm.autoencoders.sequential import SequentialVAE
+from ldm.autoencoders.temporal import TDVAE
 from ldm.autoencoders.variational import VAE, BetaVAE, ConditionalVAE
 from ldm.checkpoints.modules import REGISTERED
 
-FAMILY = {
-    kind.__name__: kind for kind in (AE, DenoisingAE, SparseAE, ContractiveAE, VAE, BetaVAE, ConditionalVAE, VQVAE)
-}
+KINDS = (
+    AE, DenoisingAE, SparseAE, ContractiveAE, VAE, BetaVAE, ConditionalVAE, VQVAE, VQVAE2, SequentialVAE, TDVAE,
+)  # fmt: skip
+FAMILY = {kind.__name__: kind for kind in KINDS}
 REGISTERED |= {name: kind.from_config for name, kind in FAMILY.items()}
 
 __all__ = [
@@ -25,6 +28,9 @@ __all__ = [
     "AE",
     "VAE",
     "VQVAE",
+    "VQVAE2",
+    "TDVAE",
+    "SequentialVAE",
     "Autoencoder",
     "Batch",
     "BetaVAE",

@@ -27,7 +27,17 @@ class Batch(NamedTuple):
 
 
 class Model(nn.Module):
-    """A module that is made by what its constructor was told, which it keeps under the same names, and its weights."""
+    """Losses by name; and what the constructor was told, under the same names, by which it comes back from disk."""
+
+    weights: Mapping[str, float] = {}  # how much each loss counts; 1 for one that is not named
+
+    def losses(self, batch: Batch, generators: Sequence[Generator]) -> dict[str, Tensor]:
+        """Pictures, and a generator for each -> the parts of what is minimised, each (B,), reconstruction in nats."""
+        raise NotImplementedError
+
+    def loss(self, parts: Mapping[str, Tensor]) -> Tensor:
+        """The parts of `losses` -> what is minimised (B,)."""
+        return sum((self.weights.get(name, 1.0) * part for name, part in parts.items()), parts["reconstruction"] * 0)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -66,8 +76,6 @@ class Autoencoder(Model):
 
     `likelihood` is "bernoulli" or "gaussian", with the standard deviation `sigma` in units of [0,1].
     """
-
-    weights: Mapping[str, float] = {}  # how much each loss counts; 1 for one that is not named
 
     def __init__(self, shape: Shape = Shape(), likelihood: str = "bernoulli", sigma: float = 1.0):  # noqa: B008
         super().__init__()
@@ -128,11 +136,3 @@ class Autoencoder(Model):
     def reconstruct(self, y: Tensor) -> Tensor:
         """y (B,channels,H,W) -> what is expected there and back."""
         return self.pixels.mean(self.decoder(self.code(y)))
-
-    def losses(self, batch: Batch, generators: Sequence[Generator]) -> dict[str, Tensor]:
-        """Pictures, and a generator for each -> the parts of what is minimised, each (B,), reconstruction in nats."""
-        raise NotImplementedError
-
-    def loss(self, parts: Mapping[str, Tensor]) -> Tensor:
-        """The parts of `losses` -> what is minimised (B,)."""
-        return sum((self.weights.get(name, 1.0) * part for name, part in parts.items()), parts["reconstruction"] * 0)

@@ -14,7 +14,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from ldm.autoencoders.base import Autoencoder, Batch
-from ldm.autoencoders.networks import Shape
+from ldm.autoencoders.networks import Shape, decoder
 
 UPDATES = ("ema", "loss")
 
@@ -134,3 +134,92 @@ class VQVAE(Autoencoder):
         used = perplexity(found.codes, self.entries).expand(len(batch.y))
         reconstruction = self.pixels.nll(self.decoder(found.z), batch.y)
         return {"reconstruction": reconstruction, **found.losses, "perplexity": used}
+
+
+class VQVAE2(Autoencoder):
+    """Two levels: the bottom, at the last level of `shape`, and the top, at half its sides, which the bottom is told.
+
+    The top holds what is global, the bottom what is left. As a first stage its latents are both beside each other, the
+    top's doubled to the bottom's size (B,2*code,h,w).
+    """
+
+    def __init__(
+        self,
+        shape: Shape = Shape((32, 32), 3, 16, "conv", (32, 64)),  # noqa: B008
+        likelihood: str = "gaussian",
+        sigma: float = 1.0,
+        entries: int = 512,
+        commitment: float = 0.25,
+        update: str = "ema",
+        decay: float = 0.99,
+        revive: float = 0.01,
+    ):
+        super().__init__(shape, likelihood, sigma)
+        if shape.network != "conv" or shape.vector or not shape.widths or any(side % 2 for side in shape.places):
+            raise ValueError(f"{shape}: expected convolutions, and a map with even sides to halve")
+        self.entries, self.commitment = entries, commitment
+        self.update, self.decay, self.revive = update, decay, revive
+        features, code = shape.widths[-1], shape.code
+        self.upper = nn.Sequential(
+            nn.SiLU(), nn.Conv2d(features, features, 4, 2, 1), nn.SiLU(), nn.Conv2d(features, code, 1)
+        )
+        self.lower = nn.Conv2d(features + code, code, 1)
+        self.decoder = decoder(shape, beside=code)
+        self.top, self.bottom = (Codebook(entries, code, update, decay, revive) for _ in range(2))
+        self.weights = {"commitment": commitment, "perplexity": 0.0, "top_perplexity": 0.0}
+
+    @property
+    def features(self) -> int:
+        return self.shape.widths[-1] if self.shape.widths else self.shape.code
+
+    @property
+    def latent_channels(self) -> int:
+        return 2 * self.shape.code
+
+    def code(self, y: Tensor) -> Tensor:
+        """y (B,channels,H,W) -> both levels before they are quantised (B,2*code,h,w)."""
+        features = self.encoder(y)
+        top = self.upper(features)
+        entries = self.top.lookup(self.top.nearest(top))
+        return torch.cat([doubled(top), self.lower_of(features, entries)], dim=1)
+
+    def lower_of(self, features: Tensor, top: Tensor) -> Tensor:
+        """Features (B,F,h,w) and entries of the top (B,D,h/2,w/2) -> the bottom before it is quantised (B,D,h,w)."""
+        return self.lower(torch.cat([features, doubled(top)], dim=1))
+
+    def output(self, top: Tensor, bottom: Tensor) -> Tensor:
+        """Entries of both levels -> what the likelihood takes (B,channels,H,W)."""
+        return self.decoder(torch.cat([bottom, doubled(top)], dim=1))
+
+    def decode(self, z: Tensor) -> Tensor:
+        top, bottom = z.chunk(2, dim=1)
+        return self.of_codes((self.top.nearest(F.avg_pool2d(top, 2)), self.bottom.nearest(bottom)))
+
+    def codes(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """y (B,channels,H,W) -> numbers of the top's entries (B,h/2,w/2) and of the bottom's (B,h,w)."""
+        top, bottom = self.code(y).chunk(2, dim=1)
+        return self.top.nearest(F.avg_pool2d(top, 2)), self.bottom.nearest(bottom)
+
+    def of_codes(self, codes: tuple[Tensor, Tensor]) -> Tensor:
+        """Numbers of entries of both levels -> x (B,3,H,W)."""
+        return self.to_x(self.pixels.mean(self.output(self.top.lookup(codes[0]), self.bottom.lookup(codes[1]))))
+
+    def reconstruct(self, y: Tensor) -> Tensor:
+        top, bottom = self.codes(y)
+        return self.pixels.mean(self.output(self.top.lookup(top), self.bottom.lookup(bottom)))
+
+    def losses(self, batch: Batch, generators: Sequence[Generator]) -> dict[str, Tensor]:
+        features = self.encoder(batch.y)
+        top = self.top(self.upper(features), generators)
+        bottom = self.bottom(self.lower_of(features, top.z), generators)
+        used = {"top_perplexity": top.codes, "perplexity": bottom.codes}
+        return {
+            "reconstruction": self.pixels.nll(self.output(top.z, bottom.z), batch.y),
+            **{name: loss + bottom.losses[name] for name, loss in top.losses.items()},
+            **{name: perplexity(codes, self.entries).expand(len(batch.y)) for name, codes in used.items()},
+        }
+
+
+def doubled(z: Tensor) -> Tensor:
+    """(B,D,h,w) -> (B,D,2h,2w), each place four times."""
+    return F.interpolate(z, scale_factor=2)
