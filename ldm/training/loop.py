@@ -41,7 +41,8 @@ def fit(
 
     `objective` may have `averaged` (names of the sub-modules whose average is kept and returned), `groups()` (of
     parameters, each with an `lr_scale`) and `step` (which is set). `data[i]` is an item, or `data.draw(i, generator)`
-    where items are augmented; `data.identity()` says what they are; items of different `data.sizes` share no batch.
+    where items are augmented, or `data.batch(indices)` is a batch; `data.identity()` says what they are; items of
+    different `data.sizes` share no batch.
     `settings` are what the run was asked for: a checkpoint of other settings is refused. `preview(average, step)` is
     called with every checkpoint, in the main process; it may return the path of a picture that it drew.
 
@@ -93,6 +94,11 @@ class _Samples(Dataset):
             return place, self.data.draw(index, keyed(self.seed, epoch, index, "data"))
         return place, self.data[index]
 
+    def __getitems__(self, places: list[Place]) -> "list[tuple[Place, Any]] | Share":
+        if hasattr(self.data, "batch"):
+            return places, self.data.batch([index for _, index in places])
+        return [self[place] for place in places]
+
 
 def _order(data: Any, plan: Plan, start: int) -> Iterator[list[Place]]:
     """The batches of every step from `start` on."""
@@ -118,6 +124,8 @@ def _loaded(data: Any, plan: Plan, start: int, collate: Callable[[list[Any]], An
     return zip(*[iter(loader)] * plan.accumulation, strict=True)  # one iterator, taken from by turns
 
 
-def _collated(collate: Callable[[list[Any]], Any], pairs: list[tuple[Place, Any]]) -> Share:
+def _collated(collate: Callable[[list[Any]], Any], pairs: "list[tuple[Place, Any]] | Share") -> Share:
+    if isinstance(pairs, tuple):
+        return pairs
     places, items = zip(*pairs, strict=True)
     return list(places), collate(list(items))

@@ -2,6 +2,7 @@
 
 import typer
 
+from ldm.cli.train.autoencoder import autoencoder
 from ldm.cli.train.diffusion import diffusion
 from ldm.cli.train.distill import distill
 from ldm.cli.train.vae import vae
@@ -10,3 +11,4 @@ app = typer.Typer(help="Training; to resume, run the same command again.")
 app.command()(vae)
 app.command()(diffusion)
 app.command()(distill)
+app.command()(autoencoder)

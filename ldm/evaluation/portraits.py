@@ -1,0 +1,159 @@
+"""Pictures of what an autoencoder has learnt, each one call: (model, ...) -> a PIL image.
+
+    reconstructions   originals over what comes back
+    samples           drawn from a prior
+    interpolation     from one picture's code to another's, straight; the blend of the pixels below
+    traversal         a row for each number of a code, as it goes from low to high
+    undone            clean, corrupted, and put right, of a denoising one
+    scatter           codes in the plane, coloured by class; above two dimensions by their principal components
+    use               how often each entry of a codebook is taken
+    sequences         frames over what comes back; rollout: frames seen, then what was to come over what was foreseen
+
+Small pictures are enlarged by whole pixels, so that what is seen is what there is.
+"""
+
+import io
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Generator, Tensor
+
+from ldm.autoencoders import TDVAE, VQVAE, VQVAE2, Autoencoder, DenoisingAE, SequentialVAE
+from ldm.images import grid
+
+LEAST = 64  # pixels that a small picture's longer side is enlarged to, or a little below
+
+
+@torch.no_grad()
+def reconstructions(model: Autoencoder, y: Tensor) -> Image.Image:
+    """Pictures y (B,channels,H,W) -> two rows."""
+    return _rows([y, model.reconstruct(y)])
+
+
+@torch.no_grad()
+def samples(model: Autoencoder, prior: Any, count: int = 64, seed: int = 0) -> Image.Image:
+    """A square of pictures from the prior (see `autoencoders.priors`)."""
+    x = prior.pictures(model, count, Generator().manual_seed(seed))
+    return grid(_images(model.to_y(x)))
+
+
+@torch.no_grad()
+def interpolation(model: Autoencoder, y: Tensor, frames: int = 9) -> Image.Image:
+    """Pairs y (2B,channels,H,W), each with the next -> a strip for each pair.
+
+    With codes of no structure what lies midway is often nothing; compare it with the plain blend below.
+    """
+    ways = torch.linspace(0, 1, frames)
+    rows = []
+    for one, other in y.unflatten(0, (-1, 2)):
+        codes = model.code(torch.stack([one, other]))
+        between = torch.stack([torch.lerp(codes[0], codes[1], way) for way in ways])
+        rows += [model.to_y(model.decode(between)), torch.stack([torch.lerp(one, other, way) for way in ways])]
+    return _rows(rows)
+
+
+@torch.no_grad()
+def traversal(model: Autoencoder, y: Tensor, span: float = 3.0, frames: int = 9, most: int = 12) -> Image.Image:
+    """Pictures y (B,channels,H,W) -> the first of them changed: a row for each of up to `most` numbers of its code.
+
+    Those come first that vary most over the pictures. Each goes from -span to span, in units of the latent space, in
+    which codes have unit variance; where the code is a map, in all places alike.
+    """
+    codes = model.code(y)
+    rows = []
+    for number in codes.movedim(1, 0).flatten(1).var(1).argsort(descending=True)[:most].tolist():
+        changed = codes[:1].repeat(frames, 1, 1, 1)
+        changed[:, number] = torch.linspace(-span, span, frames).view(-1, 1, 1) / model.scaling_factor
+        rows.append(model.to_y(model.decode(changed)))
+    return _rows(rows)
+
+
+@torch.no_grad()
+def undone(model: DenoisingAE, y: Tensor, seed: int = 0) -> Image.Image:
+    """Pictures y (B,channels,H,W) -> three rows: clean, corrupted, put right."""
+    seen = model.seen(y, [Generator().manual_seed(seed + i) for i in range(len(y))])
+    return _rows([y, seen, model.reconstruct(seen)])
+
+
+@torch.no_grad()
+def sequences(model: SequentialVAE, y: Tensor) -> Image.Image:
+    """Frames y (B,T,channels,H,W) -> two rows for each sequence."""
+    return _rows(list(chain.from_iterable(zip(y, model.reconstruct(y), strict=True))))
+
+
+@torch.no_grad()
+def rollout(model: TDVAE, y: Tensor, seen: int) -> Image.Image:
+    """Frames y (B,T,channels,H,W), the first `seen` of which are shown to the model -> two rows for each sequence.
+
+    Above all frames; below those seen, then what was foreseen, step by step.
+    """
+    foreseen = model.rollout(y[:, :seen], [1] * (y.shape[1] - seen))
+    told = torch.cat([y[:, :seen], foreseen], dim=1)
+    return _rows(list(chain.from_iterable(zip(y, told, strict=True))))
+
+
+@torch.no_grad()
+def scatter(model: Autoencoder, y: Tensor, label: Tensor | None = None) -> Image.Image:
+    """Pictures y (B,channels,H,W) and their classes (B,) -> their codes as points; needs matplotlib."""
+    codes = model.code(y).flatten(1)
+    names = ("z_1", "z_2")
+    if codes.shape[1] > 2:
+        centred = codes - codes.mean(0)
+        directions = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
+        share = float((centred @ directions.t()).square().sum() / centred.square().sum())
+        codes, names = centred @ directions.t(), ("first principal component", f"second ({share:.0%} of the variance)")
+    figure, axes = _figure((6, 5))
+    if codes.shape[1] == 1:
+        axes.scatter(codes[:, 0], torch.zeros(len(codes)), c=label, cmap="tab10", s=6)
+    else:
+        points = axes.scatter(*codes.t(), c=label, cmap="tab10", s=6)
+        if label is not None:
+            axes.legend(*points.legend_elements(), title="class", fontsize=8)
+    axes.set(xlabel=names[0], ylabel=names[1])
+    return _drawn(figure)
+
+
+@torch.no_grad()
+def use(model: VQVAE | VQVAE2, y: Tensor) -> Image.Image:
+    """Pictures y (B,channels,H,W) -> a bar for each entry, the most used first, of each level; needs matplotlib."""
+    from ldm.autoencoders.quantized import perplexity
+
+    found = model.codes(y)
+    figure, axes = _figure((6, 3.5))
+    levels = zip(("top", "bottom"), found, strict=True) if isinstance(found, tuple) else [("codebook", found)]
+    for name, codes in levels:
+        shares = torch.bincount(codes.flatten(), minlength=model.entries).sort(descending=True).values / codes.numel()
+        words = f"{name}: perplexity {perplexity(codes, model.entries):.1f} of {model.entries}"
+        axes.step(range(model.entries), shares, where="mid", label=words)
+    axes.set(xlabel="entry, the most used first", ylabel="share of the places", ylim=(0, None))
+    axes.legend(fontsize=8)
+    return _drawn(figure)
+
+
+def _rows(rows: Sequence[Tensor]) -> Image.Image:
+    """Rows of pictures (N,channels,H,W) in [0,1], each of the same number -> one image."""
+    return grid([image for row in rows for image in _images(row)], columns=len(rows[0]))
+
+
+def _images(y: Tensor) -> list[Image.Image]:
+    """(N,channels,H,W) in [0,1] -> images, small ones enlarged by a whole factor."""
+    factor = max(1, LEAST // max(y.shape[-2:]))
+    levels = (y.clamp(0, 1) * 255).round().byte().movedim(1, -1)
+    levels = levels.expand(-1, -1, -1, 3).repeat_interleave(factor, 1).repeat_interleave(factor, 2)
+    return [Image.fromarray(one.numpy()) for one in levels]
+
+
+def _figure(size: tuple[float, float]) -> Any:
+    from matplotlib.figure import Figure
+
+    figure = Figure(size, layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _drawn(figure: Any) -> Image.Image:
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=110)
+    return Image.open(file).convert("RGB")

@@ -1,0 +1,143 @@
+"""Training the autoencoder family: what goes in, what is learnt, what comes out, and that it goes on exactly."""
+
+import pytest
+import torch
+from PIL import Image
+
+from ldm import data as sources
+from ldm.autoencoders import AE, TDVAE, VAE, VQVAE, Batch, ContractiveAE, DenoisingAE, SequentialVAE, Shape, SparseAE
+from ldm.data.moving import SPEED, MovingDigits
+from ldm.data.tensors import Tensors
+from ldm.latents import LatentSpace
+from ldm.training.autoencoder import code_deviation, train_autoencoder
+from ldm.training.plan import Plan
+from ldm.training.randomness import keyed
+
+SHAPE = Shape((8, 8), 1, 4, "dense", (32,))
+SHORT = Plan(steps=4, batch_size=8, warmup=1, save_every=2, log_every=1, tensorboard=False)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return Tensors(sources.open("digits", 8, split="train", count=200))
+
+
+@pytest.fixture(scope="module")
+def others():
+    return Tensors(sources.open("digits", 8, split="test"))
+
+
+def made(kind, shape=SHAPE, **told):
+    torch.manual_seed(0)
+    return kind(shape, **told)
+
+
+def trained(kind, folder, data, steps=150, shape=SHAPE, **told):
+    plan = Plan(steps=steps, batch_size=64, learning_rate=3e-3, warmup=10, ema=0.98, save_every=1000, tensorboard=False)
+    return train_autoencoder(made(kind, shape, **told), folder, data, plan)
+
+
+# ---- data ----
+
+
+def test_pictures_as_numbers(digits):
+    y, labels = digits.batch([3, 0])
+    assert y.shape == (2, 1, 8, 8) and y.min() >= 0 and y.max() <= 1 and labels.tolist() == [3, 0]
+    assert len(digits) == 200 and digits.identity()["channels"] == 1
+    colour = Tensors(sources.open("emoji", 8, count=3), channels=3)
+    assert colour.batch([2])[0].shape == (1, 3, 8, 8) and colour.batch([2])[1] is None
+    with pytest.raises(ValueError, match="2 sizes"):
+        Tensors([(Image.new("RGB", (4, 4)), ""), (Image.new("RGB", (5, 4)), "")])
+
+
+def test_digits_move_and_bounce():
+    data = MovingDigits(length=30, count=20, seed=1)
+    y, labels = data.batch(range(20))
+    assert y.shape == (20, 30, 1, 16, 16) and labels.unique().numel() > 3
+    assert torch.allclose(y.sum((2, 3, 4)), y.sum((2, 3, 4))[:, :1].expand(-1, 30))  # never cut by a wall
+    rows = (y.amax((2, 4)) > 0).float().argmax(2)
+    steps = rows.diff(dim=1).abs()
+    assert steps.max() <= SPEED and (steps.float().mean(1) > 0.5).all()
+    assert torch.equal(MovingDigits(length=30, count=20, seed=1).batch([7])[0][0], y[7])
+    assert not torch.equal(MovingDigits(length=30, count=20, seed=2).batch([7])[0][0], y[7])
+    still, _ = MovingDigits(side=8, length=3, count=1).batch([0])
+    assert torch.equal(still[0, 0], still[0, 2])
+    with pytest.raises(ValueError, match="side 7"):
+        MovingDigits(side=7)
+
+
+# ---- the loop ----
+
+
+@pytest.mark.parametrize("kind", [AE, VQVAE, SequentialVAE, TDVAE])
+def test_a_killed_training_goes_on_bit_by_bit(kind, digits, tmp_path):
+    sequences = kind in (SequentialVAE, TDVAE)
+    data = MovingDigits(side=8, length=4, count=20) if sequences else digits
+
+    def kill(average, step):
+        raise InterruptedError
+
+    whole = train_autoencoder(made(kind), tmp_path / "whole", data, SHORT)
+    with pytest.raises(InterruptedError):
+        train_autoencoder(made(kind), tmp_path / "parts", data, SHORT, kill)
+    parts = train_autoencoder(made(kind), tmp_path / "parts", data, SHORT)
+    one, other = whole.state_dict(), parts.state_dict()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    loaded = kind.from_pretrained(tmp_path / "whole" / "autoencoder")
+    assert all(torch.equal(value, one[name]) for name, value in loaded.state_dict().items())
+    with pytest.raises(ValueError, match="model"):
+        train_autoencoder(made(kind, likelihood="gaussian", sigma=0.3), tmp_path / "whole", data, SHORT)
+
+
+@pytest.mark.parametrize("kind", [AE, VAE, VQVAE])
+def test_codes_have_unit_variance_in_the_latent_space(kind, digits, tmp_path):
+    model = trained(kind, tmp_path, digits, 20)
+    space = LatentSpace.from_pretrained(tmp_path / "autoencoder")
+    with torch.no_grad():
+        mean, logvar = space.posterior(model.to_x(digits.batch(range(200))[0]))
+    assert (mean.var() + logvar.exp().mean()).sqrt() == pytest.approx(1, abs=1e-3)
+    assert space.scale == pytest.approx(1 / code_deviation(model, digits))
+
+
+# ---- what each difference does, on digits ----
+
+
+def test_the_sparse_penalty_makes_codes_sparse(digits, others, tmp_path):
+    def size(model):
+        return model.code(others.batch(range(100))[0]).detach().abs().mean()
+
+    plain = trained(AE, tmp_path / "plain", digits)
+    sparse = trained(SparseAE, tmp_path / "sparse", digits, weight=3.0)
+    assert size(sparse) < 0.5 * size(plain)
+    rare = trained(SparseAE, tmp_path / "rare", digits, penalty="kl", weight=10.0, rho=0.1)
+    often = trained(SparseAE, tmp_path / "often", digits, penalty="kl", weight=0.0)
+    assert abs(size(rare) - 0.1) < 0.5 * abs(size(often) - 0.1)
+
+
+def test_the_contractive_penalty_shrinks_the_jacobian(digits, others, tmp_path):
+    plain = trained(ContractiveAE, tmp_path / "plain", digits, weight=0.0)
+    contractive = trained(ContractiveAE, tmp_path / "contractive", digits, weight=1.0)
+    y = others.batch(range(50))[0]
+    assert contractive.jacobian_norm(y).mean() < 0.5 * plain.jacobian_norm(y).mean()
+
+
+def test_denoising_beats_the_plain_one_on_corrupted_pictures(digits, others, tmp_path):
+    wide = Shape((8, 8), 1, 32, "dense", (64,))
+    plain = trained(AE, tmp_path / "plain", digits, 300, wide, likelihood="gaussian")
+    denoising = trained(DenoisingAE, tmp_path / "denoising", digits, 300, wide, likelihood="gaussian", strength=0.4)
+    y = others.batch(range(200))[0]
+    noisy = y + 0.4 * torch.randn(y.shape, generator=keyed(5))
+    errors = [(model.reconstruct(noisy) - y).square().mean() for model in (plain, denoising)]
+    assert errors[1] < 0.7 * errors[0]
+
+
+def test_foresight_beats_the_last_frame(tmp_path):
+    frame = Shape((8, 12), 1, 16, "dense", (64,))
+    assert frame.places == (1, 1)
+
+
+def test_losses_are_reported_by_name(digits, tmp_path):
+    trained(VAE, tmp_path, digits, 4)
+    rows = (tmp_path / "log.jsonl").read_text()
+    assert '"reconstruction"' in rows and '"kl"' in rows
+    assert Batch(torch.zeros(1)).label is None
