@@ -216,7 +216,7 @@ def fitted(model: Autoencoder, data: Any, seed: int = 0) -> Prior:
 def _write(folder: Path, tensors: dict[str, Tensor], told: dict[str, Any]) -> None:
     Path(folder).mkdir(parents=True, exist_ok=True)
     with replacing(Path(folder) / FILE) as file:
-        file.write(save(tensors, {"prior": json.dumps(told)}))
+        file.write(save({name: value.contiguous() for name, value in tensors.items()}, {"prior": json.dumps(told)}))
 
 
 def _size(model: Autoencoder) -> Size:
