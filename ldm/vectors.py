@@ -1,19 +1,20 @@
-"""A denoiser of vectors: where a code is one vector z (B,C,1,1), a U-Net has nothing to look around at."""
+"""A denoiser of codes with no or few places, z (B,C,1,1) or so: a U-Net has nothing there to look around at."""
 
 import math
-from typing import Any
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from ldm.checkpoints.modules import REGISTERED
 
-class VectorDenoiser(ModelMixin, ConfigMixin):
-    """z_t (B,C,1,1), times (B,), and what it is told -> output (B,C,1,1); called as diffusers' U-Nets are.
 
-    Residual layers, each shifted and scaled by what is known of the time, the class and the words (their mean), as in
-    adaLN (Peebles and Xie 2023).
+class VectorDenoiser(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """z_t (B,C,h,w), times (B,), and what it is told -> output (B,C,h,w); called as diffusers' U-Nets are.
+
+    Residual layers over all numbers of a code, each shifted and scaled by what is known of the time, the class and the
+    words (their mean), as in adaLN (Peebles and Xie 2023). `sample_size` is h = w.
     """
 
     @register_to_config
@@ -21,14 +22,15 @@ class VectorDenoiser(ModelMixin, ConfigMixin):
         self,
         in_channels: int = 20,
         out_channels: int = 20,
+        sample_size: int = 1,
         width: int = 256,
         layers: int = 3,
         num_class_embeds: int | None = None,
         cross_attention_dim: int | None = None,
-        sample_size: int = 1,
     ):
         super().__init__()
-        self.first, self.last = nn.Linear(in_channels, width), nn.Linear(width, out_channels)
+        places = sample_size**2
+        self.first, self.last = nn.Linear(in_channels * places, width), nn.Linear(width, out_channels * places)
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(num_class_embeds, width) if num_class_embeds else None
         self.words = nn.Linear(cross_attention_dim, width) if cross_attention_dim else None
@@ -50,7 +52,7 @@ class VectorDenoiser(ModelMixin, ConfigMixin):
         hidden = self.first(sample.flatten(1))
         for block in self.blocks:
             hidden = block(hidden, known)
-        return self.last(self.norm(hidden))[:, :, None, None]
+        return self.last(self.norm(hidden)).unflatten(1, (-1, *sample.shape[2:]))
 
 
 class _Block(nn.Module):
@@ -72,6 +74,4 @@ def _waves(t: Tensor, width: int) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
-def of_config(config: dict[str, Any]) -> VectorDenoiser:
-    """The network that a config describes."""
-    return VectorDenoiser.from_config(config)
+REGISTERED["VectorDenoiser"] = VectorDenoiser.from_config

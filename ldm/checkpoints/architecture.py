@@ -58,6 +58,8 @@ def described(unet: Config) -> str:
     """A U-Net's config -> which model it is of, in words."""
     if unet.get("_class_name") == "UNet2DModel":
         return "unconditional"
+    if unet.get("_class_name") == "VectorDenoiser":
+        return "of codes with few places"
     family = known("sd2" if unet.get("use_linear_projection") else "sd1")["name"]
     channels = unet.get("in_channels", 4)
     widths = "-".join(map(str, unet.get("block_out_channels", (320, 640, 1280, 1280))))

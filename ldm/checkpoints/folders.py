@@ -287,16 +287,21 @@ def _index(contents: Contents) -> dict[str, Any]:
     unet = contents.configs["unet"]
     parts: dict[str, Any] = {
         "_diffusers_version": version("diffusers"),  # its inpainting pipeline does not load without
-        "unet": ["diffusers", unet.get("_class_name", "UNet2DConditionModel")],
+        "unet": _library(unet.get("_class_name", "UNet2DConditionModel"), "UNet"),
         "scheduler": ["diffusers", contents.configs["scheduler"]["_class_name"]],
     }
     if "vae" not in contents.tensors:
         pixels = "DDIMPipeline" if unet.get("_class_name") == "UNet2DModel" else None
         return ({"_class_name": pixels} if pixels and "text_encoder" not in contents.tensors else {}) | parts
-    parts |= {"vae": ["diffusers", "AutoencoderKL"]}
+    parts |= {"vae": _library(contents.configs["vae"].get("_class_name", "AutoencoderKL"), "AutoencoderKL")}
     if "text_encoder" not in contents.tensors:  # diffusers has no pipeline of just these parts
         return parts
     parts |= {"text_encoder": ["transformers", "CLIPTextModel"], "tokenizer": ["transformers", "CLIPTokenizer"]}
     parts |= {"safety_checker": [None, None], "feature_extractor": [None, None], "image_encoder": [None, None]}
     pipeline = PIPELINES.get(unet.get("in_channels", 4), PIPELINES[4])
     return {"_class_name": pipeline, "requires_safety_checker": False, **parts}
+
+
+def _library(name: str, theirs: str) -> list[str]:
+    """A class, as a model_index.json names it: with the library that has it."""
+    return ["diffusers" if name.startswith(theirs) else "ldm", name]

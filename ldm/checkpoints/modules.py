@@ -79,18 +79,24 @@ def _made(part: str, config: dict[str, Any]) -> "nn.Module":
 
         if name in (None, "AutoencoderKL"):
             return AutoencoderKL.from_config(config)
-        import_module("ldm.autoencoders")  # which registers its own: by this name alone, as no arrow points up
-        if name not in REGISTERED:
-            known = ", ".join(["AutoencoderKL", *sorted(REGISTERED)])
-            raise CheckpointError(f"{name}: expected the autoencoder to be one of {known}")
-        return REGISTERED[name](config)
+        return _own("ldm.autoencoders", name, "AutoencoderKL")(config)
     if name == "UNet2DModel":
         from diffusers.models.unets.unet_2d import UNet2DModel
 
         return UNet2DModel.from_config(config)
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    if name in (None, "UNet2DConditionModel"):
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    return UNet2DConditionModel.from_config(config)
+        return UNet2DConditionModel.from_config(config)
+    return _own("ldm.vectors", name, "UNet2DConditionModel, UNet2DModel")(config)
+
+
+def _own(room: str, name: str, others: str) -> "Callable[[dict[str, Any]], nn.Module]":
+    """What makes one of the package's own modules, which its room registers; by name, as no arrow points up."""
+    import_module(room)
+    if name not in REGISTERED:
+        raise CheckpointError(f"{name}: expected one of {', '.join([others, *sorted(REGISTERED)])}")
+    return REGISTERED[name]
 
 
 def check(expected: Mapping[str, tuple[int, ...]], tensors: "Mapping[str, Tensor]", where: str) -> None:

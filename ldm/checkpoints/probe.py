@@ -90,6 +90,8 @@ def probe_model(vae: Any, unet: Any, text: "TextEncoder | None", scheduler: dict
     config = unet.config
     if text is None and type(unet).__name__ != "UNet2DModel":
         return None
+    if "block_out_channels" not in config or "block_out_channels" not in vae.config:
+        return None  # networks of the package's own say what they emit
     if config.get("num_class_embeds") or config.get("class_embed_type") or config.get("addition_embed_type"):
         return None
     process = Diffusion.from_config(

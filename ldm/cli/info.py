@@ -61,8 +61,8 @@ def _model(source: str, probe: bool | None) -> dict[str, Any]:
         found[part] = config.get("_class_name") or ", ".join(config.get("architectures") or ["unknown"])
         found[f"{part} parameters"] = sum(tensor.numel() for tensor in tensors.values())
         found[f"{part} dtype"] = ", ".join(sorted({str(t.dtype).removeprefix("torch.") for t in tensors.values()}))
-    levels = contents.configs.get("vae", {}).get("block_out_channels", [0])
-    found["factor"] = 2 ** (len(levels) - 1)
+    vae = contents.configs.get("vae", {})
+    found["factor"] = vae.get("factor") or 2 ** (len(vae.get("block_out_channels", [0])) - 1)
     if "unet" in contents.tensors:
         found["scheduler"] = contents.configs["scheduler"].get("_class_name")
         if probe is None and found["unet parameters"] > CHEAP:

@@ -25,7 +25,7 @@ from ldm.training.conditions import BY_WORDS, Batch, Conditions, Doors, collate
 from ldm.training.encoding import fingerprint
 from ldm.training.loop import fit
 from ldm.training.plan import Plan
-from ldm.training.presets import PRESETS, Size, text_model, unet, widened
+from ldm.training.presets import PRESETS, Size, new_network, text_model, unet, widened
 from ldm.training.vocabulary import fitting, relearnt
 from ldm.training.weighting import weighting
 
@@ -149,7 +149,7 @@ def new_model(size: Size, data: Any, doors: Doors = BY_WORDS) -> tuple[Any, Text
         tokenizer = fitting(captions_of(data))
         text = TextEncoder(text_model(size, tokenizer), tokenizer)
     channels, _, side = data[0][0].shape
-    return unet(size, side, channels, doors), text
+    return new_network(size, side, channels, doors), text
 
 
 def captions_of(data: Any) -> list[str]:

@@ -12,6 +12,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from ldm.text import Tokenizer
 from ldm.training.conditions import BY_WORDS, Doors
+from ldm.vectors import VectorDenoiser
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,23 @@ PRESETS = {
     "mini": Size((32, 64, 96), 96, 2),  # 2.6 M + 0.4 M parameters: for digits, and first tries
     "small": Size((48, 96, 192), 160, 3),  # 9.4 M + 1.2 M parameters: about 95 samples/s at 16 x 16 on two cores
 }
+
+
+FEWEST = 4  # places along a side that a U-Net is made for
+
+
+def new_network(size: Size, side: int, channels: int = 4, doors: Doors = BY_WORDS) -> Any:
+    """A new network on latents (B,channels,side,side): a U-Net, or for fewer places than FEWEST a VectorDenoiser."""
+    if side >= FEWEST:
+        return unet(size, side, channels, doors)
+    return VectorDenoiser(
+        channels + doors.beside,
+        channels,
+        side,
+        width=size.widths[-1],
+        num_class_embeds=doors.classes + 1 if doors.classes else None,
+        cross_attention_dim=size.features if doors.text else None,
+    )
 
 
 def unet(size: Size, side: int, channels: int = 4, doors: Doors = BY_WORDS) -> UNet2DConditionModel | UNet2DModel:
