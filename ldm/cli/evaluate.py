@@ -204,3 +204,67 @@ def roundtrip(
         part = f", {seen['split']}" if seen["split"] else ""
         print(f"{data}{part}: {figures}, mean of {result['count']} pictures, {seen['side']} x {seen['side']}")
     options.write_json(json, result)
+
+
+@app.command()
+def autoencoder(
+    model: Annotated[str, typer.Argument(metavar="FOLDER", help="What ldm train autoencoder wrote: OUT/autoencoder.")],
+    data: Annotated[
+        str | None, typer.Option(help="As for ldm train autoencoder.  [default: digits; moving for sequences]")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="A part of the data.  [default: test; heldout of emoji]")] = None,
+    count: Annotated[int, typer.Option(help="Of what has no end: how many.")] = 1000,
+    length: Annotated[int, typer.Option(help="Frames of a sequence.")] = 12,
+    samples: Annotated[int, typer.Option(help="Codes of each picture, for the bound of its log-likelihood.")] = 100,
+    pictures: Annotated[Path | None, typer.Option(help="A folder for pictures of what was learnt.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="One of these pictures, by name; may be repeated.  [default: all]")
+    ] = None,
+    seed: options.Seed = 0,
+    json: options.Json = None,
+) -> None:
+    """What an autoencoder loses, in what units its paper counts, and pictures of what it has learnt.
+
+    The pictures: reconstructions, samples, interpolation, traversal, scatter, undone (of a denoising one), use (of a
+    codebook), sequences, rollout; those that suit the model.
+
+    **Examples**
+
+    ldm evaluate autoencoder runs/vae/autoencoder --pictures runs/vae/pictures
+
+    ldm evaluate autoencoder runs/beta/autoencoder --pictures . --only traversal
+
+    ldm evaluate autoencoder runs/vq2/autoencoder --data emoji --json vq2.json
+    """
+    options.json_target(json)
+    options.at_least_one(count=count, length=length, samples=samples)
+
+    from ldm import data as sources
+    from ldm.autoencoders.base import Autoencoder, Model
+    from ldm.autoencoders.priors import prior_of
+    from ldm.data.tensors import MOVING, numbers
+    from ldm.evaluation.autoencoders import classifier_features, evaluate_autoencoder
+    from ldm.evaluation.portraits import portraits
+
+    found = Model.from_pretrained(model)
+    still = isinstance(found, Autoencoder)
+    source = data or ("digits" if still else MOVING)
+    if still == (source == MOVING):
+        raise ValueError(
+            f"--data {source}: {model} is of {'single pictures' if still else 'sequences, that is moving'}"
+        )
+    shape: Any = found.shape
+    told = (shape.size[0], shape.channels, count, length)
+    unseen = numbers(source, split or sources.UNSEEN.get(source, "test"), *told, seed)
+    prior = prior_of(found, model) if isinstance(found, Autoencoder) else None
+    features = classifier_features(numbers(source, None, *told, seed)) if still and unseen.classes else None
+    made = portraits(found, unseen, prior)
+    for name in only or []:
+        options.one_of("--only", name, made)
+    result = evaluate_autoencoder(found, unseen, prior, features, samples, seed)
+    if str(json) != "-":
+        for name, value in result.items():
+            print(f"{name}: {value:.4g}")
+    options.write_json(json, result)
+    for name in (only or made) if pictures else []:
+        _save(made[name](), pictures / f"{name}.png")  # type: ignore[operator]

@@ -1,12 +1,38 @@
 """Small pictures as numbers, all in memory: for trainings whose steps are shorter than the decoding of a picture."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
+
+from ldm import data
+from ldm.data.digits import is_idx
+from ldm.data.moving import MovingDigits
+
+MOVING = "moving"
+
+
+def numbers(
+    source: str, split: str | None, side: int, channels: int = 1, count: int = 10_000, length: int = 12, seed: int = 0
+) -> "Tensors | MovingDigits":
+    """Any source that `ldm.data.open` takes, or "moving" digits -> what its pictures of `side` x `side` are made of.
+
+    Without a split, the training's where there is one. `count` is how many of what has no end, `length` how many frames
+    a sequence has.
+    """
+    if source == MOVING:
+        return MovingDigits(split or "train", side, length, count, seed)
+    names = [part for part, _ in data.parts_of(source)]
+    endless = any(name in data.DRAWN for name in names)
+    parted = source == "digits" or is_idx(Path(source)) or (Path(source) / "train").is_dir()
+    found = data.open(
+        source, side, split=split or ("train" if parted else None), count=count if endless else None, seed=seed
+    )
+    return Tensors(found, channels)
 
 
 class Tensors:
@@ -16,18 +42,18 @@ class Tensors:
     bytes. ValueError for pictures of several sizes.
     """
 
-    def __init__(self, data: Any, channels: int = 1):
+    def __init__(self, items: Any, channels: int = 1):
         mode = "L" if channels == 1 else "RGB"
-        items = [data[i] for i in tqdm(range(len(data)), desc="reading", disable=None, delay=2)]
-        sizes = {picture.size for picture, *_ in items}
+        found = [items[i] for i in tqdm(range(len(items)), desc="reading", disable=None, delay=2)]
+        sizes = {picture.size for picture, *_ in found}
         if len(sizes) != 1:
             raise ValueError(f"pictures of {len(sizes)} sizes: expected one, at least of one picture")
-        pixels = np.stack([np.asarray(picture.convert(mode)) for picture, *_ in items])
+        pixels = np.stack([np.asarray(picture.convert(mode)) for picture, *_ in found])
         self.pixels = torch.from_numpy(pixels).view(*pixels.shape[:3], channels).movedim(-1, 1).contiguous()
-        labels = [getattr(item, "label", None) for item in items]
+        labels = [getattr(item, "label", None) for item in found]
         self.labels = None if None in labels else torch.tensor(labels)
-        self.classes: list[str] = getattr(data, "classes", [])
-        self._identity = data.identity() if hasattr(data, "identity") else {}
+        self.classes: list[str] = getattr(items, "classes", [])
+        self._identity = items.identity() if hasattr(items, "identity") else {}
 
     def __len__(self) -> int:
         return len(self.pixels)

@@ -13,7 +13,8 @@ Small pictures are enlarged by whole pixels, so that what is seen is what there 
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -25,6 +26,34 @@ from ldm.autoencoders import TDVAE, VQVAE, VQVAE2, Autoencoder, DenoisingAE, Seq
 from ldm.images import grid
 
 LEAST = 64  # pixels that a small picture's longer side is enlarged to, or a little below
+
+
+def portraits(model: Any, data: Any, prior: Any = None, seen: int = 4) -> dict[str, Callable[[], Image.Image]]:
+    """A model, data that it has not seen and, where it generates, its prior -> everything above that it can be shown
+    in, by name, each made when it is called. `seen` is how many frames a rollout begins with.
+    """
+    first = partial(_first, data)
+    if isinstance(model, TDVAE):
+        return {"rollout": lambda: rollout(model, first(6), seen)}
+    if isinstance(model, SequentialVAE):
+        return {"sequences": lambda: sequences(model, first(6))}
+    found = {
+        "reconstructions": lambda: reconstructions(model, first(16)),
+        "interpolation": lambda: interpolation(model, first(8)),
+        "traversal": lambda: traversal(model, first(256)),
+        "scatter": lambda: scatter(model, *data.batch(range(min(2000, len(data))))),
+    }
+    if prior is not None:
+        found["samples"] = lambda: samples(model, prior)
+    if isinstance(model, DenoisingAE):
+        found["undone"] = lambda: undone(model, first(16))
+    if isinstance(model, VQVAE | VQVAE2):
+        found["use"] = lambda: use(model, first(1000))
+    return found
+
+
+def _first(data: Any, count: int) -> Tensor:
+    return data.batch(range(min(count, len(data))))[0]
 
 
 @torch.no_grad()

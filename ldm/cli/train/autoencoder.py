@@ -1,7 +1,6 @@
 """ldm train autoencoder: any of the family, on digits, pictures or sequences."""
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -109,8 +108,9 @@ def autoencoder(
     import torch
 
     from ldm.autoencoders.presets import made
+    from ldm.data.tensors import numbers
 
-    learnt = _data(data, split, samples, length, shape, plan.seed)
+    learnt = numbers(data, split, shape.size[0], shape.channels, samples, length, plan.seed)
     if name == "conditional":
         if not learnt.classes:
             raise ValueError(f"--data {data}: expected classes for a conditional autoencoder, such as folders by name")
@@ -148,24 +148,3 @@ def _shape(name: str, data: str, preset: str | None, sizes: dict[str, Any]) -> A
     usual = "frames" if name in SEQUENTIAL else "pictures" if name == "vq2" or data == "emoji" else "digits"
     options.one_of("--preset", preset or usual, SHAPES)
     return replace(SHAPES[preset or usual], **sizes)
-
-
-def _data(data: str, split: str | None, samples: int, length: int, shape: Any, seed: int) -> Any:
-    """What is learnt, as numbers in memory; moving digits are made as they are needed."""
-    import ldm.data
-    from ldm.data.moving import MovingDigits
-    from ldm.data.tensors import Tensors
-
-    if data == "moving":
-        return MovingDigits(split or "train", shape.size[0], length, samples, seed)
-    names = [part for part, _ in ldm.data.parts_of(data)]
-    endless = any(part in ldm.data.DRAWN for part in names)
-    usual = "train" if data == "digits" or (not endless and _has_train(Path(data))) else None
-    found = ldm.data.open(data, shape.size[0], split=split or usual, count=samples if endless else None, seed=seed)
-    return Tensors(found, shape.channels)
-
-
-def _has_train(folder: Path) -> bool:
-    from ldm.data.digits import is_idx
-
-    return folder.is_dir() and (is_idx(folder) or (folder / "train").is_dir())
