@@ -204,12 +204,12 @@ def prior_of(model: Autoencoder, folder: str | Path | None = None) -> Prior:
     return prior
 
 
-def fitted(model: Autoencoder, data: Any, seed: int = 0) -> Prior:
-    """The prior that fits the kind: N(0, I), a network over codes, or a mixture."""
+def fitted(model: Autoencoder, data: Any, steps: int = 2000, seed: int = 0) -> Prior:
+    """The prior that fits the kind: N(0, I), a network over codes, trained for so many `steps`, or a mixture."""
     if isinstance(model, VAE):
         return NormalPrior(_size(model))
     if isinstance(model, VQVAE | VQVAE2):
-        return CodePrior.fit(model, data, seed=seed)
+        return CodePrior.fit(model, data, steps, seed=seed)
     return MixturePrior.fit(model, data, seed=seed)
 
 

@@ -66,6 +66,9 @@ class VAE(Autoencoder):
     def code(self, y: Tensor) -> Tensor:
         return self.posterior(Batch(y)).mean
 
+    def reconstruct(self, y: Tensor) -> Tensor:
+        return self.pixels.mean(self.output(self.code(y), Batch(y)))
+
     def losses(self, batch: Batch, generators: Sequence[Generator]) -> dict[str, Tensor]:
         q = self.posterior(batch)
         return {"reconstruction": self.pixels.nll(self.output(q.sample(generators), batch), batch.y), "kl": q.kl()}

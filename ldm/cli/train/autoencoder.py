@@ -42,6 +42,7 @@ Beta = Annotated[float | None, _option(LOSS, "beta: how much the KL counts.")]
 Entries = Annotated[int | None, _option(QUANTIZED, "Entries of a codebook.")]
 Commitment = Annotated[float | None, _option(QUANTIZED, "How much the encoder's distance to its entries counts.")]
 Update = Annotated[str | None, _option(QUANTIZED, "How entries follow: ema or loss.")]
+PriorSteps = Annotated[int, _option(QUANTIZED, "Steps for the GPT-2 that codes are drawn from.")]
 State = Annotated[int | None, _option(SEQUENCES, "td: numbers of a state.")]
 Hidden = Annotated[int | None, _option(SEQUENCES, "Width of the recurrent networks.")]
 Jump = Annotated[int | None, _option(SEQUENCES, "td: the longest jump, in frames.")]
@@ -73,6 +74,7 @@ def autoencoder(
     entries: Entries = None,
     commitment: Commitment = None,
     update: Update = None,
+    prior_steps: PriorSteps = 2000,
     state: State = None,
     hidden: Hidden = None,
     jump: Jump = None,
@@ -94,6 +96,7 @@ def autoencoder(
 
     ldm train autoencoder td --data moving --out runs/td
     """
+    options.at_least_one(samples=samples, length=length, prior_steps=prior_steps)
     told = {
         "likelihood": likelihood, "sigma": sigma, "corruption": corruption, "strength": strength, "penalty": penalty,
         "rho": rho, "weight": weight, "beta": beta, "entries": entries, "commitment": commitment, "update": update,
@@ -125,7 +128,7 @@ def autoencoder(
 
     trained = train_autoencoder(model, out, learnt, plan)
     if isinstance(trained, Autoencoder) and processes.here().is_main_process:
-        fitted(trained, learnt, seed=plan.seed).save_pretrained(out / "autoencoder")
+        fitted(trained, learnt, prior_steps, plan.seed).save_pretrained(out / "autoencoder")
     print(out / "autoencoder")
 
 
