@@ -20,6 +20,8 @@
     denoising.py      Denoiser: (z_t, t, cond) -> z_0; guidance; how conditions enter
     sampling.py       time grids, the loop, diffusers' schedulers behind one adapter; beginning at a picture
     interpolating.py  from one point to another by the great circle
+    vectors.py        a denoiser of codes that have no places
+    autoencoders/     the family: each a first stage, LatentSpace(autoencoder)
     lora.py           LoRAs in the weights, and out again
     checkpoints/      every layout of weights -> parts, and back
     order.py          what is to be drawn, one row a picture
@@ -46,7 +48,7 @@ _HOMES = {
     "Diffusion": "noising",
     "save": "metadata",
 }
-_ROOMS = ("data", "evaluation", "training")
+_ROOMS = ("autoencoders", "data", "evaluation", "training")
 __all__ = ["Diffusion", "LatentDiffusion", "LatentSpace", "save"]
 
 if TYPE_CHECKING:

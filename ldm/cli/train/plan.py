@@ -47,17 +47,23 @@ OPTIONS: dict[str, Any] = {  # of Plan; each command has its own defaults
 
 def planned(**defaults: Any) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A command that takes a `plan: Plan` -> one with the options of a plan instead, `defaults` over Plan's own."""
-    standard = {field.name: field.default for field in fields(Plan)} | defaults
+    return gathered("plan", OPTIONS, made, {field.name: field.default for field in fields(Plan)} | defaults)
+
+
+def gathered(
+    name: str, kinds: dict[str, Any], build: Callable[..., Any], defaults: dict[str, Any]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command with a parameter `name` -> one with options `kinds` instead, of which `build(**values)` makes it."""
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @wraps(command)
         def run(**values: Any) -> None:
-            command(plan=made(**{name: values.pop(name) for name in OPTIONS}), **values)
+            command(**{name: build(**{kind: values.pop(kind) for kind in kinds})}, **values)
 
-        own = {name: parameter for name, parameter in signature(command).parameters.items() if name != "plan"}
+        own = {key: parameter for key, parameter in signature(command).parameters.items() if key != name}
         named = Parameter.KEYWORD_ONLY
         parameters = [parameter.replace(kind=named) for parameter in own.values()]
-        parameters += [Parameter(n, named, default=standard[n], annotation=kind) for n, kind in OPTIONS.items()]
+        parameters += [Parameter(n, named, default=defaults[n], annotation=kind) for n, kind in kinds.items()]
         run.__signature__ = signature(command).replace(parameters=parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
         return run
