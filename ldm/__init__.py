@@ -16,6 +16,7 @@
     prompts.py        a prompt -> words and weights
     text.py           prompts -> cond (B,L,D)
     inversion.py      textual inversion: new words
+    draws.py          random numbers of many samples, each from its own source
     noising.py        Process, noise schedules, Diffusion
     denoising.py      Denoiser: (z_t, t, cond) -> z_0; guidance; how conditions enter
     sampling.py       time grids, the loop, diffusers' schedulers behind one adapter; beginning at a picture

@@ -17,11 +17,12 @@ from torch import Tensor
 
 from ldm import __version__, masks, metadata
 from ldm.denoising import Condition, Denoiser, guided
+from ldm.draws import gaussian
 from ldm.images import crop, to_images
 from ldm.latents import LatentSpace
 from ldm.lora import Fused
 from ldm.order import Order
-from ldm.sampling import Callback, draw, gaussian
+from ldm.sampling import Callback, draw
 from ldm.text import TextEncoder
 from ldm.tiling import out_of_memory
 

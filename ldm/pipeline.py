@@ -18,12 +18,13 @@ from torch import Generator, Tensor
 from ldm import checkpoints, inversion, masks
 from ldm.denoising import Denoiser
 from ldm.drawing import Drawing
+from ldm.draws import gaussian
 from ldm.images import Source, crop, pad, to_pixels
 from ldm.interpolating import path
 from ldm.latents import LatentSpace
 from ldm.noising import Diffusion
 from ldm.order import Order, Settings, ordered, seeds_of
-from ldm.sampling import Callback, Start, default_sampler, gaussian, generators
+from ldm.sampling import Callback, Start, default_sampler, generators
 
 if TYPE_CHECKING:
     from PIL import Image

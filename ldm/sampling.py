@@ -30,6 +30,7 @@ import torch
 from torch import Generator, Tensor
 
 from ldm.denoising import Cond, Denoiser
+from ldm.draws import gaussian
 from ldm.noising import PREDICTIONS, Diffusion, Process
 
 Denoise = Callable[[Tensor, int, Cond], Tensor]  # (z_t, t, cond) -> z_0
@@ -43,16 +44,6 @@ Hold = Callable[[Tensor, int], Tensor]  # (z, s) -> z
 def generators(seeds: Sequence[int]) -> list[Generator]:
     """Seeds in 0..2^63-1 -> CPU generators, one for each image."""
     return [Generator().manual_seed(_checked_seed(seed)) for seed in seeds]
-
-
-def gaussian(generators: Sequence[Generator], shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-    """B generators, shape (C,H,W) -> eps (B,C,H,W) ~ N(0, I) in float32, row j from generator j alone."""
-    return torch.stack([torch.randn(*shape, generator=generator) for generator in generators]).to(device)
-
-
-def uniform(generators: Sequence[Generator]) -> Tensor:
-    """B generators -> (B,) uniform in [0, 1), row j from generator j alone."""
-    return torch.cat([torch.rand(1, generator=generator) for generator in generators])
 
 
 # The grid of times.

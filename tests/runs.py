@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from ldm.sampling import gaussian
+from ldm.draws import gaussian
 from ldm.training import checkpoint, curves
 from ldm.training.loop import fit
 from ldm.training.plan import Plan

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "ldm").rglob("*.py"))
 LAYERS = [  # a room imports from its own layer's leaves and from the layers before it
-    {"files", "prompts", "interpolating", "precision", "moments"},
+    {"files", "prompts", "interpolating", "precision", "moments", "draws"},
     {"images", "masks", "metadata", "roundtrip", "tiling", "latents", "text", "noising", "checkpoints"},
     {"denoising", "sampling", "lora", "inversion", "data", "autoencoders", "vectors"},
     {"training", "evaluation", "order"},
@@ -26,7 +26,6 @@ LEAVES = {  # within a layer: who may know whom
     "latents": {"images", "roundtrip", "tiling", "checkpoints"},
     "checkpoints": {"text", "noising"},
     "sampling": {"denoising"},
-    "autoencoders": {"sampling"},
 }
 
 

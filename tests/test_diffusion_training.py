@@ -12,12 +12,12 @@ from torch import nn
 
 from ldm.data.emoji import EmojiScenes
 from ldm.denoising import Denoiser
+from ldm.draws import gaussian, uniform
 from ldm.images import to_images, to_pixels
 from ldm.latents import LatentSpace
 from ldm.lora import Fused
 from ldm.noising import Diffusion, cosine, zero_terminal_snr
 from ldm.pipeline import LatentDiffusion
-from ldm.sampling import gaussian, uniform
 from ldm.text import TextEncoder
 from ldm.training import lora
 from ldm.training.cache import CachedLatents

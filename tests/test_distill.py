@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from ldm.cli import main
 from ldm.denoising import Denoiser
+from ldm.draws import gaussian
 from ldm.latents import LatentSpace
 from ldm.noising import Diffusion, zero_terminal_snr
 from ldm.pipeline import LatentDiffusion
-from ldm.sampling import draw, gaussian, generators
+from ldm.sampling import draw, generators
 from ldm.training import checkpoint
 from ldm.training.cache import CachedLatents
 from ldm.training.conditions import Batch, Conditions, Doors

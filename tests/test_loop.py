@@ -15,15 +15,15 @@ import torch
 from runs import Points, Tiny, plan
 from torch import nn
 
+from ldm.draws import integers, uniform
 from ldm.noising import Diffusion
-from ldm.sampling import uniform
 from ldm.training import checkpoint, curves, log, processes
 from ldm.training.conditions import Batch, Conditions, Doors
 from ldm.training.diffusion import PRESETS, SCHEDULER, DiffusionObjective, unet
 from ldm.training.loop import _Samples, fit
 from ldm.training.order import batches, places, shares
 from ldm.training.plan import Plan
-from ldm.training.randomness import integers, keyed, number
+from ldm.training.randomness import keyed, number
 from ldm.training.state import State
 from ldm.training.step import advance
 from ldm.training.vae import Recipe, VAEObjective, autoencoder

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from ldm.autoencoders.base import Autoencoder, Batch
 from ldm.autoencoders.networks import Shape, decoder, encoder
-from ldm.sampling import gaussian, uniform
+from ldm.draws import gaussian, uniform
 
 
 class Normal(NamedTuple):

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from ldm import checkpoints
 from ldm.denoising import Denoiser
+from ldm.draws import gaussian, uniform
 from ldm.noising import Diffusion
-from ldm.sampling import gaussian, uniform
 from ldm.text import TextEncoder, Tokenizer
 from ldm.training import lora
 from ldm.training.conditions import BY_WORDS, Batch, Conditions, Doors, collate

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from ldm import checkpoints
 from ldm.denoising import Cond, Denoiser, guided
+from ldm.draws import integers
 from ldm.noising import Diffusion, Time
 from ldm.text import TextEncoder
 from ldm.training import lora
@@ -27,7 +28,6 @@ from ldm.training.conditions import Batch, Conditions, collate
 from ldm.training.diffusion import Preview, doors_of, drawn, reading, trained_model
 from ldm.training.loop import fit
 from ldm.training.plan import Plan
-from ldm.training.randomness import integers
 
 SIGMA_DATA, TIMESTEP_SCALING = 0.5, 10.0  # as diffusers' LCMScheduler, which draws from the student
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, distributed
 
-from ldm.training.randomness import integers
+from ldm.draws import integers
 
 SHRINKINGS = (0.25, 0.5, 0.75, 1.0)  # of a latent's sides
 DELTA, CEILING = 1e-6, 1e4  # Esser et al. 2021, eq. 7, and the bound that their weight is kept under

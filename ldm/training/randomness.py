@@ -6,9 +6,12 @@ batch, nor a restart changes a training.
 
 import hashlib
 from collections.abc import Sequence
+from functools import lru_cache
 
-import torch
-from torch import Generator, Tensor
+import numpy as np
+from torch import Generator
+
+from ldm.draws import GOLDEN, Streams, mixed
 
 
 def number(seed: int, *place: int | str) -> int:
@@ -22,6 +25,12 @@ def keyed(seed: int, *place: int | str) -> Generator:
     return Generator().manual_seed(number(seed, *place))
 
 
-def integers(generators: Sequence[Generator], low: int, high: int) -> Tensor:
-    """B generators -> (B,) whole numbers, low <= n < high, row j from generator j alone."""
-    return torch.cat([torch.randint(low, high, (1,), generator=generator) for generator in generators])
+def streams(seed: int, places: Sequence[tuple[int, int]]) -> Streams:
+    """A seed and the places (epoch, index) of samples -> their random numbers."""
+    starts = np.array([_start(seed, epoch) for epoch, _ in places], np.uint64)
+    return Streams(mixed(starts ^ mixed(np.array([index for _, index in places], np.uint64) + GOLDEN)))
+
+
+@lru_cache(maxsize=8)
+def _start(seed: int, epoch: int) -> int:
+    return number(seed, epoch, "samples")

@@ -8,9 +8,10 @@ from accelerate.utils import send_to_device
 from PIL import Image
 
 from ldm.denoising import Denoiser, guided
+from ldm.draws import gaussian
 from ldm.latents import LatentSpace
 from ldm.noising import Diffusion
-from ldm.sampling import default_sampler, draw, gaussian, generators
+from ldm.sampling import default_sampler, draw, generators
 from ldm.text import TextEncoder
 from ldm.training.conditions import Conditions, collate
 from ldm.training.diffusion import doors_of

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 from ldm.training import processes
 from ldm.training.order import Place
 from ldm.training.plan import Plan
-from ldm.training.randomness import keyed, number
+from ldm.training.randomness import number, streams
 from ldm.training.state import State
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -89,18 +89,24 @@ def _gradients(state: State, model: nn.Module, shares: Sequence[Share], plan: Pl
     sums: dict[str, Tensor] = {}
     for part, (places, batch) in enumerate(shares, 1):
         # What modules draw by themselves (dropout) comes from torch's own generator.
-        torch.manual_seed(number(plan.seed, "modules", state.step, where.process_index, part))
-        generators = [keyed(plan.seed, *place) for place in places]
+        _seed(number(plan.seed, "modules", state.step, where.process_index, part), where.device)
         weight = len(places) / plan.batch_size
         with nullcontext() if part == len(shares) else _unsynchronised(model):
             with _autocast(where.device.type, plan.mixed_precision):
-                losses = model(send_to_device(batch, where.device), generators)
+                losses = model(send_to_device(batch, where.device), streams(plan.seed, places))
             # DDP takes the mean over the processes; the sum is wanted.
             state.scaler.scale(losses["loss"] * (weight * where.num_processes)).backward()
         for name, value in losses.items():
             sums[name] = sums.get(name, 0) + weight * value.detach()
     total = processes.summed(torch.stack(list(sums.values())))
     return dict(zip(sums, total.tolist(), strict=True))
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """As torch.manual_seed, for one device: that one notes a traceback for every other kind that is not here."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
 
 
 def _unsynchronised(model: nn.Module) -> Any:

@@ -20,10 +20,10 @@ from torch.func import functional_call
 from tqdm import tqdm
 
 from ldm import checkpoints, roundtrip
+from ldm.draws import gaussian
 from ldm.files import write_json
 from ldm.images import grid, to_images, to_pixels
 from ldm.latents import SCALE, LatentSpace
-from ldm.sampling import gaussian
 from ldm.training import discriminator, losses, processes
 from ldm.training.growing import grown
 from ldm.training.loop import fit

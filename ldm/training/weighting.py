@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ldm.draws import uniform
 from ldm.noising import Diffusion
-from ldm.sampling import uniform
 
 
 @dataclass(frozen=True, eq=False)
