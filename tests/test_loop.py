@@ -15,7 +15,7 @@ import torch
 from runs import Points, Tiny, plan
 from torch import nn
 
-from ldm.draws import integers, uniform
+from ldm.draws import gaussian, integers, uniform
 from ldm.noising import Diffusion
 from ldm.training import checkpoint, curves, log, processes
 from ldm.training.conditions import Batch, Conditions, Doors
@@ -23,7 +23,7 @@ from ldm.training.diffusion import PRESETS, SCHEDULER, DiffusionObjective, unet
 from ldm.training.loop import _Samples, fit
 from ldm.training.order import batches, places, shares
 from ldm.training.plan import Plan
-from ldm.training.randomness import keyed, number
+from ldm.training.randomness import keyed, number, streams
 from ldm.training.state import State
 from ldm.training.step import advance
 from ldm.training.vae import Recipe, VAEObjective, autoencoder
@@ -169,6 +169,12 @@ def test_the_average_is_kept_in_float32_and_shares_what_does_not_learn():
     assert State(Parts().double(), plan(), CPU).average.net.weight.dtype == torch.float64
 
 
+def test_without_memory_the_average_is_the_weights_themselves():
+    state = State(Parts(), plan(ema=0.0), CPU)
+    assert state.average.net.weight is state.objective.net.weight and state.average.seen is state.objective.seen
+    assert state.objective.net.weight.requires_grad and not state.average.training and state.objective.training
+
+
 def test_only_what_an_objective_names_is_averaged():
     objective = Parts()
     objective.averaged = ("net",)
@@ -188,7 +194,7 @@ def reference(steps, told, dtype=torch.float64):
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=told.weight_decay)
     for step, batch in enumerate(taken(batches(len(data.data), told.batch_size, told.seed), steps)):
         x, y = (torch.stack(column) for column in zip(*(data[place][1] for place in batch)))
-        noise = torch.stack([torch.randn(4, generator=keyed(told.seed, *place)) for place in batch])
+        noise = gaussian(streams(told.seed, batch), (4,))
         optimizer.zero_grad()
         (model.net(x + 0.1 * noise.to(dtype)) - y).square().mean().backward()
         nn.utils.clip_grad_norm_(model.parameters(), told.clip)
@@ -202,8 +208,9 @@ def reference(steps, told, dtype=torch.float64):
 
 
 @pytest.mark.parametrize("accumulation", [1, 3, 8])
-def test_a_run_is_a_plain_loop_however_its_batches_are_parted(tmp_path, accumulation):
-    told = plan(accumulation=accumulation, clip=0.2)
+@pytest.mark.parametrize("rest", [{"clip": 0.2}, {"clip": math.inf, "ema": 0.0}], ids=str)
+def test_a_run_is_a_plain_loop_however_its_batches_are_parted(tmp_path, accumulation, rest):
+    told = plan(accumulation=accumulation, **rest)
     objective = Tiny(torch.float64)
     average = fit(objective, Points(torch.float64), told, tmp_path)
     model, expected = reference(told.steps, told)
@@ -259,7 +266,7 @@ def test_the_optimiser_is_plain_adamw_on_networks_of_convolutions(kind):
         plain = plain or torch.optim.AdamW(groups, weight_decay=told.weight_decay, foreach=False, fused=False)
         for group in plain.param_groups:
             group["lr"] = told.learning_rate_at(step)
-        twin(given, [keyed(told.seed, *place) for place in batch])["loss"].backward()
+        twin(given, streams(told.seed, batch))["loss"].backward()
         plain.step()
         plain.zero_grad()
     for (name, found), wanted in zip(objective.named_parameters(), twin.parameters(), strict=True):

@@ -64,7 +64,7 @@ class Tensors:
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor | None]:
         """(y, labels) of these items."""
         rows = torch.as_tensor(indices)
-        return self.pixels[rows] / 255, None if self.labels is None else self.labels[rows]
+        return self.pixels[rows].float().mul_(1 / 255), None if self.labels is None else self.labels[rows]
 
     def identity(self) -> dict[str, Any]:
         """What the items are, in JSON."""

@@ -67,7 +67,7 @@ def fit(
             )
     if records:
         records.close()
-    return state.average
+    return state.average.requires_grad_(False)
 
 
 def _resume(state: State, folder: Path, asked: dict[str, Any]) -> None:

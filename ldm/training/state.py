@@ -1,6 +1,7 @@
 """What a step changes and a checkpoint holds: weights, their average, the optimiser, the scaler, the place."""
 
 import copy
+from itertools import chain
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ class State:
 
     def __init__(self, objective: Any, plan: Plan, device: torch.device):
         self.objective = objective.to(device).to(memory_format=torch.channels_last)
-        self.average = averaged(self.objective)
+        self.average = averaged(self.objective, copies=plan.ema > 0)
         # fused: one pass over weight, gradient and moments, which must all lie in memory alike (see _moments)
         self.optimizer = torch.optim.AdamW(
             _groups(self.objective), plan.learning_rate, weight_decay=plan.weight_decay, fused=True
@@ -33,7 +34,7 @@ class State:
     @torch.no_grad()
     def update_average(self, decay: float) -> None:
         """average <- decay * average + (1 - decay) * weights, in float32 at least; buffers are copied."""
-        for slow, fast in self._pairs:
+        for slow, fast in self._pairs if decay else ():  # without memory the average is the weights themselves
             if isinstance(fast, nn.Parameter):
                 slow.lerp_(fast.to(slow.dtype), 1 - decay)
             else:
@@ -72,17 +73,18 @@ class State:
         return moments
 
 
-def averaged(objective: nn.Module) -> Any:
+def averaged(objective: nn.Module, copies: bool = True) -> Any:
     """A copy for the average, in float32 at least: of the objective or, if it has the attribute `averaged`, of the
-    sub-modules that it names there. Parameters that do not learn are shared."""
+    sub-modules that it names there. Parameters that do not learn are shared; without `copies` every tensor is."""
     names = getattr(objective, "averaged", None)
     source = objective if names is None else nn.ModuleDict({name: getattr(objective, name) for name in names})
-    shared: dict[int, Any] = {id(p): p for p in objective.parameters() if not p.requires_grad}
+    tensors = objective.parameters() if copies else chain(objective.parameters(), objective.buffers())
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in tensors if not (copies and tensor.requires_grad)}
     average = copy.deepcopy(source, shared).eval()
-    for parameter in average.parameters():
+    for parameter in average.parameters() if copies else ():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
-    return average.requires_grad_(False)
+    return average.requires_grad_(False) if copies else average
 
 
 def _learnt(objective: nn.Module) -> dict[str, Tensor]:

@@ -119,5 +119,10 @@ def _autocast(device: str, precision: str) -> Any:
 
 def _clipped(optimizer: torch.optim.Optimizer, clip: float) -> float:
     """Clips the gradient of each group of parameters; -> the norm of the whole before that."""
-    norms = [nn.utils.clip_grad_norm_(group["params"], clip) for group in optimizer.param_groups]
+    norms = []
+    for group in optimizer.param_groups:
+        gradients = [parameter.grad for parameter in group["params"] if parameter.grad is not None]
+        norms.append(nn.utils.get_total_norm(gradients))
+        if math.isfinite(clip):
+            nn.utils.clip_grads_with_norm_(group["params"], clip, norms[-1])
     return math.hypot(*(norm.item() for norm in norms))
