@@ -54,6 +54,40 @@ def training(
         print(_said(result))
 
 
+@app.command()
+def autoencoders(
+    side: Annotated[int, typer.Option(help="Height and width that the digits are brought to.")] = 28,
+    epochs: Annotated[int, typer.Option(help="Over the 1,500 digits; at least 3.")] = 40,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Pictures in one step.")] = 100,
+    rounds: Annotated[int, typer.Option(help="How often each program has its turn, each from another start.")] = 3,
+    json: options.Json = None,
+) -> None:
+    """Trains AE, VAE, beta-VAE and VQ-VAE here and by pythae, from the same weights; compares speed and what is lost.
+
+    Networks with one hidden layer of 400 and codes of 20, on scikit-learn's digits. Needs pythae and scikit-learn.
+
+    **Example**
+
+    ldm bench autoencoders --json autoencoders.json
+    """
+    options.at_least_one(side=side, batch_size=batch_size, rounds=rounds)
+    if epochs < 3:
+        raise ValueError(f"--epochs {epochs}: expected 3 or more")
+    options.json_target(json)
+
+    from ldm.evaluation.peers import compare_autoencoders
+
+    result = compare_autoencoders(side, epochs=epochs, batch_size=batch_size, rounds=rounds)
+    options.write_json(json, result)
+    if str(json) != "-":
+        for kind, found in result["kinds"].items():
+            rates, losses = (
+                ", ".join(f"{found[name][figure]:.{digits}f} {name}" for name in ("ldm", "pythae"))
+                for figure, digits in (("images_per_second", 0), ("loss", 3))
+            )
+            print(f"{kind}: images/s {rates}, ratio {found['ratio']['median']:.2f}; loss {losses}")
+
+
 def _said(result: dict) -> str:
     """The figures in one line each."""
     own, other, encoding = (result[name] for name in ("ldm", "peer", "encoding"))
