@@ -81,8 +81,9 @@ class Autoencoder(Model):
         super().__init__()
         self.shape, self.likelihood, self.sigma = shape, likelihood, sigma
         self.pixels = likelihood_of(likelihood, sigma)
-        self.scaling_factor = 1.0  # times which codes have unit variance: a training measures it
         self.encoder, self.decoder = encoder(shape, self.features), decoder(shape)
+        # of each channel of a code, by which `LatentSpace` makes them 0 and 1: a training measures them
+        self.latents_mean, self.latents_std = [0.0] * self.latent_channels, [1.0] * self.latent_channels
 
     @property
     def features(self) -> int:
@@ -91,18 +92,17 @@ class Autoencoder(Model):
 
     @property
     def config(self) -> dict[str, Any]:
-        own = {"latent_channels": self.latent_channels, "factor": self.shape.factor}
-        return super().config | own | {"sample_size": list(self.shape.size), "scaling_factor": self.scaling_factor}
+        return super().config | {
+            "latent_channels": self.latent_channels, "factor": self.shape.factor, "scaling_factor": 1.0,
+            "sample_size": list(self.shape.size), "latents_mean": self.latents_mean, "latents_std": self.latents_std,
+        }  # fmt: skip
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         made = super().from_config(config)
-        made.scaling_factor = config.get("scaling_factor", 1.0)
+        made.latents_mean = config.get("latents_mean", made.latents_mean)
+        made.latents_std = config.get("latents_std", made.latents_std)
         return made
-
-    def register_to_config(self, scaling_factor: float, **others: Any) -> None:
-        """As diffusers' autoencoders have it; all else follows from the constructor."""
-        self.scaling_factor = scaling_factor
 
     @property
     def latent_channels(self) -> int:

@@ -88,14 +88,14 @@ def interpolation(model: Autoencoder, y: Tensor, frames: int = 9) -> Image.Image
 def traversal(model: Autoencoder, y: Tensor, span: float = 3.0, frames: int = 9, most: int = 12) -> Image.Image:
     """Pictures y (B,channels,H,W) -> the first of them changed: a row for each of up to `most` numbers of its code.
 
-    Those come first that vary most over the pictures. Each goes from -span to span, in units of the latent space, in
-    which codes have unit variance; where the code is a map, in all places alike.
+    Those come first that vary most over the pictures. Each goes `span` of its standard deviations to either side of its
+    mean; where the code is a map, in all places alike.
     """
     codes = model.code(y)
     rows = []
     for number in codes.movedim(1, 0).flatten(1).var(1).argsort(descending=True)[:most].tolist():
-        changed = codes[:1].repeat(frames, 1, 1, 1)
-        changed[:, number] = torch.linspace(-span, span, frames).view(-1, 1, 1) / model.scaling_factor
+        changed, way = codes[:1].repeat(frames, 1, 1, 1), torch.linspace(-span, span, frames).view(-1, 1, 1)
+        changed[:, number] = model.latents_mean[number] + model.latents_std[number] * way
         rows.append(model.to_y(model.decode(changed)))
     return _rows(rows)
 

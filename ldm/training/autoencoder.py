@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 
 from ldm.autoencoders import Autoencoder, Batch
 from ldm.autoencoders.base import Model
-from ldm.autoencoders.variational import VAE
+from ldm.autoencoders.variational import VAE, Normal
 from ldm.training import processes
 from ldm.training.loop import fit
 from ldm.training.plan import Plan
@@ -35,14 +35,15 @@ class AutoencoderObjective(nn.Module):
 def train_autoencoder(model: Model, out: Path, data: Any, plan: Plan, preview: Preview | None = None) -> Model:
     """A new model, and data whose `batch(indices)` gives (y, labels) -> the model trained, in `out`/autoencoder.
 
-    The scale that gives its codes unit variance is measured on the data. The run's state, log and pictures lie in `out`
-    too; the same call goes on from there.
+    Mean and deviation of its codes are measured on the data, so that in its latent space they are 0 and 1. The run's
+    state, log and pictures lie in `out` too; the same call goes on from there.
     """
     settings = {"kind": "autoencoder", "model": model.config}
     average: Any = fit(AutoencoderObjective(model), data, plan, out, settings=settings, preview=preview)
     trained = average.model
     if isinstance(trained, Autoencoder):
-        trained.scaling_factor = 1 / code_deviation(trained, data)
+        mean, deviation = code_moments(trained, data)
+        trained.latents_mean, trained.latents_std = mean.tolist(), deviation.tolist()
     if processes.here().is_main_process:
         trained = trained.cpu()
         trained.save_pretrained(out / "autoencoder")
@@ -50,13 +51,14 @@ def train_autoencoder(model: Model, out: Path, data: Any, plan: Plan, preview: P
 
 
 @torch.no_grad()
-def code_deviation(model: Autoencoder, data: Any, count: int = MEASURED) -> float:
-    """The standard deviation of codes of the first `count` pictures: of means, and of the posterior about them."""
+def code_moments(model: Autoencoder, data: Any, count: int = MEASURED) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation (C,) of the codes of the first `count` pictures, the posterior's noise among it."""
     codes, variances = [], []
     device = next(model.parameters()).device
     for start in range(0, min(count, len(data)), 256):
         y = data.batch(range(start, min(start + 256, count, len(data))))[0].to(device)
-        found = model.posterior(Batch(y)) if isinstance(model, VAE) else None
-        codes.append((found.mean if found else model.code(y)).flatten().double())
-        variances.append(found.logvar.exp().double().mean() if found else torch.zeros((), device=device))
-    return float((torch.cat(codes).var() + torch.stack(variances).mean()).sqrt())
+        q = model.posterior(Batch(y)) if isinstance(model, VAE) else Normal(code := model.code(y), code - torch.inf)
+        codes.append(q.mean.double())
+        variances.append(q.logvar.double().exp())
+    mean, noise = (torch.cat(found).movedim(1, 0).flatten(1) for found in (codes, variances))
+    return mean.mean(1), (mean.var(1) + noise.mean(1)).sqrt().clamp_min(1e-6)
