@@ -26,6 +26,7 @@ LEAVES = {  # within a layer: who may know whom
     "latents": {"images", "roundtrip", "tiling", "checkpoints"},
     "checkpoints": {"text", "noising"},
     "sampling": {"denoising"},
+    "evaluation": {"training"},
 }
 
 
