@@ -4,11 +4,14 @@ import json
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 from uuid import uuid4
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @contextmanager
@@ -42,6 +45,14 @@ def write_json(path: Path, value: Any) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
     with replacing(path) as file:
         file.write(text.encode())
+
+
+def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: dict[str, str] | None = None) -> None:
+    """Writes tensors as safetensors, with strings beside them."""
+    from safetensors.torch import save
+
+    with replacing(path) as file:
+        file.write(save({name: value.contiguous() for name, value in tensors.items()}, metadata or {"format": "pt"}))
 
 
 def slug(text: str) -> str:

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldm.checkpoints.adapters import Delta, placed
+from ldm.checkpoints.adapters import Delta, placed, site_of
 
 
 def sites(unet: nn.Module, text: nn.Module | None = None) -> dict[str, Any]:
-    """Linear and convolutional modules by the names that `site` gives: unet_..., text_encoder_encoder_layers_..."""
+    """Linear and convolutional modules by the names that `site_of` gives: unet_..., text_encoder_encoder_layers_..."""
     parts = {"unet": unet} | ({} if text is None else {"text_encoder": text})
     return {
-        f"{part}_{name.removeprefix('text_model.').replace('.', '_')}": module
+        site_of(part, name): module
         for part, model in parts.items()
         for name, module in model.named_modules()
         if isinstance(module, nn.Linear | nn.Conv2d)

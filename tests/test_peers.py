@@ -32,7 +32,7 @@ def test_losses_are_equal_on_the_same_weights(kind, monkeypatch):
     if kind in ("vae", "beta"):
         monkeypatch.setattr(theirs, "_sample_gauss", lambda mean, deviation: (mean, torch.zeros_like(mean)))
     if kind == "vq":
-        theirs.quantizer.embeddings.copy_(ours.codebook.vectors)
+        theirs.quantizer.embeddings.copy_(ours.books[0].vectors)
     with torch.no_grad():
         expected = theirs({"data": y})
         parts = ours.losses(Batch(y), [])

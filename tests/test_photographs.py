@@ -10,7 +10,7 @@ from PIL import Image
 from ldm import data
 from ldm.data import photographs
 from ldm.data.photographs import COLOURED, GREY, UNSEEN, Photographs, UnseenPhotographs, cut, grid, recoloured
-from ldm.evaluation.autoencoder import evaluate_roundtrip
+from ldm.evaluation.roundtrip import evaluate_roundtrip
 from ldm.latents import LatentSpace
 from ldm.training.vae import autoencoder
 

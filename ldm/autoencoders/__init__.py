@@ -6,26 +6,27 @@ base.py          Autoencoder: x <-> z, losses by name; saved and loaded
 plain.py         AE, DenoisingAE, SparseAE, ContractiveAE: the code is a function
 variational.py   VAE, BetaVAE, ConditionalVAE: the code is a distribution
 quantized.py     VQVAE, VQVAE2: the code is made of a codebook's entries
+sequential.py    SequentialVAE: a code for all of a sequence
+temporal.py      TDVAE: states of a sequence, each foreseen from one long before
+presets.py       all of them by name, and shapes that go with data
+priors.py        what codes are drawn from, so that every one of them generates
 """
 
 from ldm.autoencoders.base import Autoencoder, Batch
 from ldm.autoencoders.networks import Shape
 from ldm.autoencoders.plain import AE, ContractiveAE, DenoisingAE, SparseAE
+from ldm.autoencoders.presets import KINDS
 from ldm.autoencoders.quantized import VQVAE, VQVAE2
 from ldm.autoencoders.sequential import SequentialVAE
 from ldm.autoencoders.temporal import TDVAE
 from ldm.autoencoders.variational import VAE, BetaVAE, ConditionalVAE
 from ldm.checkpoints.modules import REGISTERED
 
-KINDS = (
-    AE, DenoisingAE, SparseAE, ContractiveAE, VAE, BetaVAE, ConditionalVAE, VQVAE, VQVAE2, SequentialVAE, TDVAE,
-)  # fmt: skip
-FAMILY = {kind.__name__: kind for kind in KINDS}
-REGISTERED |= {name: kind.from_config for name, kind in FAMILY.items()}
+REGISTERED |= {kind.__name__: kind.from_config for kind in KINDS.values()}
 
 __all__ = [
-    "FAMILY",
     "AE",
+    "KINDS",
     "VAE",
     "VQVAE",
     "VQVAE2",

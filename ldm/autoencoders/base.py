@@ -5,18 +5,18 @@ them. So every one of them is a first stage: `LatentSpace(autoencoder)`.
 """
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-from safetensors.torch import save
+import torch
 from torch import Generator, Tensor, nn
 
 from ldm import checkpoints
 from ldm.autoencoders.likelihoods import likelihood_of
 from ldm.autoencoders.networks import Shape, decoder, encoder
-from ldm.files import replacing, write_json
+from ldm.files import write_json, write_tensors
 
 
 class Batch(NamedTuple):
@@ -26,10 +26,25 @@ class Batch(NamedTuple):
     label: Tensor | None = None
 
 
+def batches(data: Any, size: int = 256, count: int | None = None) -> Iterator[Batch]:
+    """Data whose `batch(indices)` gives (y, labels) -> all of them, or the first `count`, in order."""
+    end = len(data) if count is None else min(count, len(data))
+    for start in range(0, end, size):
+        yield Batch(*data.batch(range(start, min(start + size, end))))
+
+
 class Model(nn.Module):
-    """Losses by name; and what the constructor was told, under the same names, by which it comes back from disk."""
+    """Losses by name; and what the constructor was told, under the same names, by which it comes back from disk.
+
+    `likelihood` is "bernoulli" or "gaussian", with the standard deviation `sigma` in units of [0,1].
+    """
 
     weights: Mapping[str, float] = {}  # how much each loss counts; 1 for one that is not named
+
+    def __init__(self, shape: Shape, likelihood: str, sigma: float):
+        super().__init__()
+        self.shape, self.likelihood, self.sigma = shape, likelihood, sigma
+        self.pixels = likelihood_of(likelihood, sigma)
 
     def losses(self, batch: Batch, generators: Sequence[Generator]) -> dict[str, Tensor]:
         """Pictures, and a generator for each -> the parts of what is minimised, each (B,), reconstruction in nats."""
@@ -37,7 +52,7 @@ class Model(nn.Module):
 
     def loss(self, parts: Mapping[str, Tensor]) -> Tensor:
         """The parts of `losses` -> what is minimised (B,)."""
-        return sum((self.weights.get(name, 1.0) * part for name, part in parts.items()), parts["reconstruction"] * 0)
+        return torch.stack([self.weights.get(name, 1.0) * part for name, part in parts.items()]).sum(0)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -59,8 +74,7 @@ class Model(nn.Module):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         write_json(folder / "config.json", self.config)
-        with replacing(folder / "diffusion_pytorch_model.safetensors") as file:
-            file.write(save({name: value.contiguous() for name, value in self.state_dict().items()}, {"format": "pt"}))
+        write_tensors(folder / "diffusion_pytorch_model.safetensors", self.state_dict())
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> Self:
@@ -72,15 +86,10 @@ class Model(nn.Module):
 
 
 class Autoencoder(Model):
-    """An encoder and a decoder of a shape, and how pixels are distributed about what the decoder puts out.
-
-    `likelihood` is "bernoulli" or "gaussian", with the standard deviation `sigma` in units of [0,1].
-    """
+    """An encoder and a decoder of a shape, and how pixels are distributed about what the decoder puts out."""
 
     def __init__(self, shape: Shape = Shape(), likelihood: str = "bernoulli", sigma: float = 1.0):  # noqa: B008
-        super().__init__()
-        self.shape, self.likelihood, self.sigma = shape, likelihood, sigma
-        self.pixels = likelihood_of(likelihood, sigma)
+        super().__init__(shape, likelihood, sigma)
         self.encoder, self.decoder = encoder(shape, self.features), decoder(shape)
         # of each channel of a code, by which `LatentSpace` makes them 0 and 1: a training measures them
         self.latents_mean, self.latents_std = [0.0] * self.latent_channels, [1.0] * self.latent_channels

@@ -7,28 +7,22 @@ CodePrior      a GPT-2 over the numbers of a codebook's entries, the top level's
 """
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import Any, Protocol, Self
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from tqdm import trange
 
-from ldm.autoencoders.base import Autoencoder
-from ldm.autoencoders.quantized import VQVAE, VQVAE2
+from ldm.autoencoders.base import Autoencoder, batches
+from ldm.autoencoders.quantized import Quantizing
 from ldm.autoencoders.variational import VAE
 from ldm.checkpoints import named
-from ldm.files import replacing
-
-if TYPE_CHECKING:
-    pass
+from ldm.files import write_tensors
 
 FILE = "prior.safetensors"
-BATCH = 256  # pictures that are encoded together
 Size = tuple[int, ...]
 
 
@@ -75,7 +69,7 @@ class MixturePrior(NormalPrior):
         """The codes of all the data -> the mixture that expectation maximisation finds; needs scikit-learn."""
         from sklearn.mixture import GaussianMixture
 
-        codes = torch.cat([model.code(y).flatten(1) for y in _batches(data)])
+        codes = torch.cat([model.code(y).flatten(1) for y, _ in batches(data)])
         found = GaussianMixture(components, random_state=seed, reg_covar=1e-4).fit(codes.double().numpy())
         factors = torch.linalg.cholesky(torch.from_numpy(found.covariances_))
         numbers = torch.from_numpy(found.weights_), torch.from_numpy(found.means_), factors
@@ -113,7 +107,7 @@ class CodePrior:
     @classmethod
     def fit(
         cls,
-        model: VQVAE | VQVAE2,
+        model: Quantizing,
         data: Any,
         steps: int = 2000,
         width: int = 128,
@@ -125,7 +119,8 @@ class CodePrior:
         """The codes of all the data -> a network that foretells each number from those before it."""
         torch.manual_seed(seed)
         with torch.no_grad():
-            levels = [torch.cat(level) for level in zip(*map(_levels(model), _batches(data)), strict=True)]
+            codes = [model.codes(y) for y, _ in batches(data)]
+        levels = [torch.cat(level) for level in zip(*codes, strict=True)]
         prior = cls([tuple(level.shape[1:]) for level in levels], model.entries, width, layers)
         prior.learn(prior.sequences(levels), steps, batch_size, learning_rate, seed)
         return prior
@@ -170,8 +165,7 @@ class CodePrior:
 
     def pictures(self, model: Any, count: int, generator: Generator) -> Tensor:
         """x (count,3,H,W)."""
-        levels = self.sample(count, generator)
-        return model.of_codes(levels[0] if len(levels) == 1 else tuple(levels))
+        return model.of_codes(self.sample(count, generator))
 
     def save_pretrained(self, folder: Path) -> None:
         told = {"sizes": self.sizes, "entries": self.entries, "width": self.width, "layers": self.layers}
@@ -208,31 +202,15 @@ def fitted(model: Autoencoder, data: Any, steps: int = 2000, seed: int = 0) -> P
     """The prior that fits the kind: N(0, I), a network over codes, trained for so many `steps`, or a mixture."""
     if isinstance(model, VAE):
         return NormalPrior(_size(model))
-    if isinstance(model, VQVAE | VQVAE2):
+    if isinstance(model, Quantizing):
         return CodePrior.fit(model, data, steps, seed=seed)
     return MixturePrior.fit(model, data, seed=seed)
 
 
 def _write(folder: Path, tensors: dict[str, Tensor], told: dict[str, Any]) -> None:
     Path(folder).mkdir(parents=True, exist_ok=True)
-    with replacing(Path(folder) / FILE) as file:
-        file.write(save({name: value.contiguous() for name, value in tensors.items()}, {"prior": json.dumps(told)}))
+    write_tensors(Path(folder) / FILE, tensors, {"prior": json.dumps(told)})
 
 
 def _size(model: Autoencoder) -> Size:
     return (model.latent_channels, *model.shape.places)
-
-
-def _batches(data: Any) -> Iterator[Tensor]:
-    for start in range(0, len(data), BATCH):
-        yield data.batch(range(start, min(start + BATCH, len(data))))[0]
-
-
-def _levels(model: VQVAE | VQVAE2) -> Any:
-    """y -> the numbers of each level."""
-
-    def levels(y: Tensor) -> tuple[Tensor, ...]:
-        found = model.codes(y)
-        return found if isinstance(found, tuple) else (found,)
-
-    return levels

@@ -95,8 +95,10 @@ def perplexity(index: Tensor, entries: int) -> Tensor:
     return torch.special.entr(shares).sum().exp()
 
 
-class VQVAE(Autoencoder):
-    """One level: `entries` vectors of `shape.code` numbers each; the commitment counts `commitment` times."""
+class Quantizing(Autoencoder):
+    """`entries` vectors of `shape.code` numbers on each level; the commitment counts `commitment` times."""
+
+    perplexities: tuple[str, ...]  # the name of each level's, from the top
 
     def __init__(
         self,
@@ -112,36 +114,81 @@ class VQVAE(Autoencoder):
         super().__init__(shape, likelihood, sigma)
         self.entries, self.commitment = entries, commitment
         self.update, self.decay, self.revive = update, decay, revive
-        self.codebook = Codebook(entries, shape.code, update, decay, revive)
-        self.weights = {"commitment": commitment, "perplexity": 0.0}
+        books = [Codebook(entries, shape.code, update, decay, revive) for _ in self.perplexities]
+        self.books: Sequence[Codebook] = nn.ModuleList(books)  # type: ignore[assignment]
+        self.weights = {"commitment": commitment, **dict.fromkeys(self.perplexities, 0.0)}
+
+    def split(self, z: Tensor) -> Sequence[Tensor]:
+        """A latent z (B,C,h,w) -> each level before it is quantised (B,D,h,w), from the top."""
+        raise NotImplementedError
+
+    def quantised(self, y: Tensor, generators: Sequence[Generator]) -> list[Quantized]:
+        """y (B,channels,H,W) -> each level, from the top. In training the codebooks move."""
+        raise NotImplementedError
+
+    def output(self, *entries: Tensor) -> Tensor:
+        """Entries of each level (B,D,h,w) -> what the likelihood takes (B,channels,H,W)."""
+        raise NotImplementedError
 
     def decode(self, z: Tensor) -> Tensor:
-        return self.of_codes(self.codebook.nearest(z))
+        return self.of_codes(self.nearest(z))
 
-    def codes(self, y: Tensor) -> Tensor:
-        """y (B,channels,H,W) -> numbers of entries (B,h,w): what a prior learns."""
-        return self.codebook.nearest(self.code(y))
+    def nearest(self, z: Tensor) -> list[Tensor]:
+        """A latent z (B,C,h,w) -> numbers of entries of each level (B,h,w)."""
+        return [book.nearest(level) for book, level in zip(self.books, self.split(z), strict=True)]
 
-    def of_codes(self, index: Tensor) -> Tensor:
-        """Numbers of entries (B,h,w) -> x (B,3,H,W)."""
-        return self.to_x(self.pixels.mean(self.decoder(self.codebook.lookup(index))))
+    def codes(self, y: Tensor) -> list[Tensor]:
+        """y (B,channels,H,W) -> numbers of entries of each level (B,h,w): what a prior learns."""
+        return self.nearest(self.code(y))
+
+    def of_codes(self, codes: Sequence[Tensor]) -> Tensor:
+        """Numbers of entries of each level (B,h,w) -> x (B,3,H,W)."""
+        return self.to_x(self._expected(codes))
 
     def reconstruct(self, y: Tensor) -> Tensor:
-        return self.pixels.mean(self.decoder(self.codebook.lookup(self.codes(y))))
+        return self._expected(self.codes(y))
 
     def losses(self, batch: Batch, generators: Sequence[Generator]) -> dict[str, Tensor]:
-        found = self.codebook(self.code(batch.y), generators)
-        used = perplexity(found.codes, self.entries).expand(len(batch.y))
-        reconstruction = self.pixels.nll(self.decoder(found.z), batch.y)
-        return {"reconstruction": reconstruction, **found.losses, "perplexity": used}
+        levels = self.quantised(batch.y, generators)
+        parts = {"reconstruction": self.pixels.nll(self.output(*(level.z for level in levels)), batch.y)}
+        for name in levels[0].losses:
+            parts[name] = sum((level.losses[name] for level in levels[1:]), levels[0].losses[name])
+        used = self.used([level.codes for level in levels])
+        return parts | {name: value.expand(len(batch.y)) for name, value in used.items()}
+
+    def used(self, codes: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Numbers of entries of each level -> their perplexity, by name."""
+        levels = zip(self.perplexities, codes, strict=True)
+        return {name: perplexity(level, self.entries) for name, level in levels}
+
+    def _expected(self, codes: Sequence[Tensor]) -> Tensor:
+        entries = (book.lookup(level) for book, level in zip(self.books, codes, strict=True))
+        return self.pixels.mean(self.output(*entries))
 
 
-class VQVAE2(Autoencoder):
+class VQVAE(Quantizing):
+    """One level."""
+
+    perplexities = ("perplexity",)
+
+    def split(self, z: Tensor) -> Sequence[Tensor]:
+        return [z]
+
+    def quantised(self, y: Tensor, generators: Sequence[Generator]) -> list[Quantized]:
+        return [self.books[0](self.code(y), generators)]
+
+    def output(self, *entries: Tensor) -> Tensor:
+        return self.decoder(*entries)
+
+
+class VQVAE2(Quantizing):
     """Two levels: the bottom, at the last level of `shape`, and the top, at half its sides, which the bottom is told.
 
     The top holds what is global, the bottom what is left. As a first stage its latents are both beside each other, the
     top's doubled to the bottom's size (B,2*code,h,w).
     """
+
+    perplexities = ("top_perplexity", "perplexity")
 
     def __init__(
         self,
@@ -154,19 +201,15 @@ class VQVAE2(Autoencoder):
         decay: float = 0.99,
         revive: float = 0.01,
     ):
-        super().__init__(shape, likelihood, sigma)
+        super().__init__(shape, likelihood, sigma, entries, commitment, update, decay, revive)
         if shape.network != "conv" or shape.vector or not shape.widths or any(side % 2 for side in shape.places):
             raise ValueError(f"{shape}: expected convolutions, and a map with even sides to halve")
-        self.entries, self.commitment = entries, commitment
-        self.update, self.decay, self.revive = update, decay, revive
         features, code = shape.widths[-1], shape.code
         self.upper = nn.Sequential(
             nn.SiLU(), nn.Conv2d(features, features, 4, 2, 1), nn.SiLU(), nn.Conv2d(features, code, 1)
         )
         self.lower = nn.Conv2d(features + code, code, 1)
         self.decoder = decoder(shape, beside=code)
-        self.top, self.bottom = (Codebook(entries, code, update, decay, revive) for _ in range(2))
-        self.weights = {"commitment": commitment, "perplexity": 0.0, "top_perplexity": 0.0}
 
     @property
     def features(self) -> int:
@@ -177,47 +220,27 @@ class VQVAE2(Autoencoder):
         return 2 * self.shape.code
 
     def code(self, y: Tensor) -> Tensor:
-        """y (B,channels,H,W) -> both levels before they are quantised (B,2*code,h,w)."""
         features = self.encoder(y)
         top = self.upper(features)
-        entries = self.top.lookup(self.top.nearest(top))
+        entries = self.books[0].lookup(self.books[0].nearest(top))
         return torch.cat([doubled(top), self.lower_of(features, entries)], dim=1)
+
+    def split(self, z: Tensor) -> Sequence[Tensor]:
+        top, bottom = z.chunk(2, dim=1)
+        return F.avg_pool2d(top, 2), bottom
+
+    def quantised(self, y: Tensor, generators: Sequence[Generator]) -> list[Quantized]:
+        features = self.encoder(y)
+        top = self.books[0](self.upper(features), generators)
+        return [top, self.books[1](self.lower_of(features, top.z), generators)]
 
     def lower_of(self, features: Tensor, top: Tensor) -> Tensor:
         """Features (B,F,h,w) and entries of the top (B,D,h/2,w/2) -> the bottom before it is quantised (B,D,h,w)."""
         return self.lower(torch.cat([features, doubled(top)], dim=1))
 
-    def output(self, top: Tensor, bottom: Tensor) -> Tensor:
-        """Entries of both levels -> what the likelihood takes (B,channels,H,W)."""
+    def output(self, *entries: Tensor) -> Tensor:
+        top, bottom = entries
         return self.decoder(torch.cat([bottom, doubled(top)], dim=1))
-
-    def decode(self, z: Tensor) -> Tensor:
-        top, bottom = z.chunk(2, dim=1)
-        return self.of_codes((self.top.nearest(F.avg_pool2d(top, 2)), self.bottom.nearest(bottom)))
-
-    def codes(self, y: Tensor) -> tuple[Tensor, Tensor]:
-        """y (B,channels,H,W) -> numbers of the top's entries (B,h/2,w/2) and of the bottom's (B,h,w)."""
-        top, bottom = self.code(y).chunk(2, dim=1)
-        return self.top.nearest(F.avg_pool2d(top, 2)), self.bottom.nearest(bottom)
-
-    def of_codes(self, codes: tuple[Tensor, Tensor]) -> Tensor:
-        """Numbers of entries of both levels -> x (B,3,H,W)."""
-        return self.to_x(self.pixels.mean(self.output(self.top.lookup(codes[0]), self.bottom.lookup(codes[1]))))
-
-    def reconstruct(self, y: Tensor) -> Tensor:
-        top, bottom = self.codes(y)
-        return self.pixels.mean(self.output(self.top.lookup(top), self.bottom.lookup(bottom)))
-
-    def losses(self, batch: Batch, generators: Sequence[Generator]) -> dict[str, Tensor]:
-        features = self.encoder(batch.y)
-        top = self.top(self.upper(features), generators)
-        bottom = self.bottom(self.lower_of(features, top.z), generators)
-        used = {"top_perplexity": top.codes, "perplexity": bottom.codes}
-        return {
-            "reconstruction": self.pixels.nll(self.output(top.z, bottom.z), batch.y),
-            **{name: loss + bottom.losses[name] for name, loss in top.losses.items()},
-            **{name: perplexity(codes, self.entries).expand(len(batch.y)) for name, codes in used.items()},
-        }
 
 
 def doubled(z: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ldm.autoencoders.base import Batch, Model
-from ldm.autoencoders.likelihoods import likelihood_of
 from ldm.autoencoders.networks import Shape, decoder, encoder
 from ldm.autoencoders.variational import Normal
 
@@ -46,9 +45,8 @@ class SequentialVAE(Model):
         code: int = 32,
         hidden: int = 128,
     ):
-        super().__init__()
-        self.shape, self.likelihood, self.sigma, self.code, self.hidden = shape, likelihood, sigma, code, hidden
-        self.pixels = likelihood_of(likelihood, sigma)
+        super().__init__(shape, likelihood, sigma)
+        self.code, self.hidden = code, hidden
         self.frames = Frames(shape)
         self.reader = nn.GRU(shape.code, hidden, batch_first=True)
         self.posterior_of = nn.Linear(hidden, 2 * code)
@@ -59,8 +57,7 @@ class SequentialVAE(Model):
     def posterior(self, y: Tensor) -> Normal:
         """Frames (B,T,channels,H,W) -> q(z | y), z (B,code)."""
         _, last = self.reader(self.frames.read(y))
-        mean, logvar = self.posterior_of(last[0]).chunk(2, dim=1)
-        return Normal(mean, logvar.clamp(-30, 20))
+        return Normal.of(self.posterior_of(last[0]))
 
     def output(self, z: Tensor, length: int) -> Tensor:
         """z (B,code) -> `length` frames, before they are pixels (B,T,channels,H,W)."""

@@ -16,7 +16,6 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ldm.autoencoders.base import Batch, Model
-from ldm.autoencoders.likelihoods import likelihood_of
 from ldm.autoencoders.networks import Shape
 from ldm.autoencoders.sequential import Frames
 from ldm.autoencoders.variational import Normal
@@ -35,8 +34,7 @@ class Gated(nn.Module):
 
     def forward(self, *inputs: Tensor) -> Normal:
         known = torch.cat(inputs, dim=1)
-        mean, logvar = self.heads(torch.tanh(self.inner(known)) * torch.sigmoid(self.gate(known))).chunk(2, dim=1)
-        return Normal(mean, logvar.clamp(-10, 10))
+        return Normal.of(self.heads(torch.tanh(self.inner(known)) * torch.sigmoid(self.gate(known))), -10, 10)
 
 
 class TDVAE(Model):
@@ -54,12 +52,10 @@ class TDVAE(Model):
         hidden: int = 128,
         jump: int = 4,
     ):
-        super().__init__()
+        super().__init__(shape, likelihood, sigma)
         if min(state, hidden, jump) < 1:
             raise ValueError(f"state {state}, hidden {hidden}, jump {jump}: expected 1 or more of each")
-        self.shape, self.likelihood, self.sigma = shape, likelihood, sigma
         self.state, self.hidden, self.jump = state, hidden, jump
-        self.pixels = likelihood_of(likelihood, sigma)
         self.frames = Frames(shape)
         self.reader = nn.GRU(shape.code, hidden, batch_first=True)
         self.belief = Gated(hidden, hidden, state)

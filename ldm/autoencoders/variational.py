@@ -24,6 +24,12 @@ class Normal(NamedTuple):
     mean: Tensor
     logvar: Tensor
 
+    @classmethod
+    def of(cls, features: Tensor, least: float = -30.0, most: float = 20.0) -> "Normal":
+        """Features (B,2C,h,w) -> the first half is the mean, the second the log-variance, within limits."""
+        mean, logvar = features.chunk(2, dim=1)
+        return cls(mean, logvar.clamp(least, most))
+
     def sample(self, generators: Sequence[Generator]) -> Tensor:
         """(B,C,h,w), row j from generator j alone."""
         return self.mean + torch.exp(self.logvar / 2) * gaussian(generators, self.mean.shape[1:]).to(self.mean)
@@ -53,8 +59,7 @@ class VAE(Autoencoder):
 
     def posterior(self, batch: Batch) -> Normal:
         """q(z | y)."""
-        mean, logvar = self.encoder(batch.y).chunk(2, dim=1)
-        return Normal(mean, logvar.clamp(-30, 20))
+        return Normal.of(self.encoder(batch.y))
 
     def output(self, z: Tensor, batch: Batch) -> Tensor:
         """z (B,C,h,w) -> what the likelihood takes (B,channels,H,W)."""
@@ -125,8 +130,7 @@ class ConditionalVAE(VAE):
 
     def posterior(self, batch: Batch) -> Normal:
         shown = self.shown(self._label(batch)).view(-1, 1, *self.shape.size)
-        mean, logvar = self.encoder(torch.cat([batch.y, shown], dim=1)).chunk(2, dim=1)
-        return Normal(mean, logvar.clamp(-30, 20))
+        return Normal.of(self.encoder(torch.cat([batch.y, shown], dim=1)))
 
     def output(self, z: Tensor, batch: Batch) -> Tensor:
         told = F.one_hot(self._label(batch), self.classes + 1)[:, : self.classes].to(z)

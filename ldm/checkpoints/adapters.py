@@ -140,6 +140,11 @@ def site(name: str) -> str:
     return re.sub(r"_to_out$", "_to_out_0", re.sub(r"^(?:lora_unet_|unet_|)", "unet_", flat))
 
 
+def site_of(part: str, name: str) -> str:
+    """A module of a part, by its own name -> the name that `site` gives it."""
+    return f"{part}_{name.removeprefix('text_model.').replace('.', '_')}"
+
+
 def placed(path: str | Path, places: Mapping[str, Sequence[int]]) -> dict[str, list[Delta]]:
     """A LoRA's deltas by `site`, for weights of the shapes `places`.
 
@@ -175,7 +180,7 @@ def base_of(path: Path) -> str | None:
 def adapted(base: Contents, folder: Path) -> Contents:
     """A model with a folder's LoRA in its weights, which are float32 where it touches them."""
     where = {
-        f"{part}_{name.removeprefix('text_model.').removesuffix('.weight').replace('.', '_')}": (part, name)
+        site_of(part, name.removesuffix(".weight")): (part, name)
         for part in ("unet", "text_encoder")
         for name in base.tensors.get(part, {})
         if name.endswith(".weight")

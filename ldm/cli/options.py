@@ -8,6 +8,7 @@ import typer
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
 
     from ldm.pipeline import LatentDiffusion
 
@@ -152,10 +153,18 @@ def write_json(path: Path | None, value: object) -> None:
         files.write_json(path, value)
 
 
-def at_least_one(**numbers: int) -> None:
-    """ValueError that names the first option below 1."""
+def save_picture(picture: "Image.Image", path: Path) -> None:
+    """Writes a picture, and the folder that it lies in, if only that is missing."""
+    from ldm import metadata
+
+    path.parent.mkdir(exist_ok=True)
+    metadata.save(picture, path)
+
+
+def at_least_one(**numbers: int | None) -> None:
+    """ValueError that names the first option below 1; one that was not given is passed over."""
     for name, number in numbers.items():
-        if number < 1:
+        if number is not None and number < 1:
             raise ValueError(f"--{name.replace('_', '-')} {number}: expected 1 or more")
 
 

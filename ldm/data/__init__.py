@@ -15,6 +15,7 @@
     palettes.py     colours that go together
     photographs.py  the free photographs that Python packages carry
     mixture.py      several datasets as one
+    tensors.py      small pictures, all in memory as numbers; moving.py: sequences of digits that fly about
 
 A dataset has a length, `data[i]`, or `data.draw(i, generator)` where it crops or mirrors at random, and `identity()`.
 """

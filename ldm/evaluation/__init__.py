@@ -4,9 +4,11 @@ import importlib
 
 _HOMES = {
     "evaluate_prompts": "prompts",
-    "evaluate_roundtrip": "autoencoder",
+    "evaluate_roundtrip": "roundtrip",
     "evaluate_nearest": "nearest",
+    "evaluate_autoencoder": "autoencoders",
     "compare_training": "throughput",
+    "compare_autoencoders": "peers",
 }
 __all__ = list(_HOMES)
 

@@ -14,11 +14,12 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from ldm.autoencoders import VAE, VQVAE, VQVAE2, Autoencoder, Batch, SequentialVAE
-from ldm.autoencoders.base import Model
-from ldm.autoencoders.quantized import perplexity
+from ldm.autoencoders import VAE, Autoencoder, Batch, SequentialVAE
+from ldm.autoencoders.base import Model, batches
+from ldm.autoencoders.quantized import Quantizing
 
 BATCH = 100
+TURNED = 1000
 Features = Callable[[Tensor], np.ndarray]  # y (B,channels,H,W) -> (B,D)
 
 
@@ -33,15 +34,15 @@ def evaluate_autoencoder(
     """
     rows: list[dict[str, float]] = []
     codes: list[Any] = []
-    for start in range(0, len(data), BATCH):
-        indices = range(start, min(start + BATCH, len(data)))
-        batch = Batch(*data.batch(indices))
-        rows += _rows(model, batch, [Generator().manual_seed(seed + i) for i in indices], samples)
-        if isinstance(model, VQVAE | VQVAE2):
+    for batch in batches(data, BATCH):
+        generators = [Generator().manual_seed(seed + len(rows) + i) for i in range(len(batch.y))]
+        rows += _rows(model, batch, generators, samples)
+        if isinstance(model, Quantizing):
             codes.append(model.codes(batch.y))
     found = {name: fmean(row[name] for row in rows) for name in rows[0]} | {"count": float(len(rows))}
-    if isinstance(model, VQVAE | VQVAE2):
-        found |= _perplexities(model, codes)
+    if isinstance(model, Quantizing):
+        used = model.used([torch.cat(level) for level in zip(*codes, strict=True)])
+        found |= {name: float(value) for name, value in used.items()}
     if prior is not None and features is not None and isinstance(model, Autoencoder):
         true = features(data.batch(range(len(data)))[0])
         drawn = model.to_y(prior.pictures(model, len(data), Generator().manual_seed(seed))).clamp(0, 1)
@@ -60,13 +61,6 @@ def _rows(model: Model, batch: Batch, generators: list[Generator], samples: int)
     return [{name: float(part[i]) for name, part in parts.items()} for i in range(len(batch.y))]
 
 
-def _perplexities(model: VQVAE | VQVAE2, codes: list[Any]) -> dict[str, float]:
-    if isinstance(model, VQVAE):
-        return {"perplexity": float(perplexity(torch.cat(codes), model.entries))}
-    levels = zip(("top_perplexity", "perplexity"), zip(*codes, strict=True), strict=True)
-    return {name: float(perplexity(torch.cat(level), model.entries)) for name, level in levels}
-
-
 def frechet(one: np.ndarray, other: np.ndarray) -> float:
     """Features (N,D) and (M,D) -> the squared distance of the normal distributions that fit them.
 
@@ -80,12 +74,17 @@ def frechet(one: np.ndarray, other: np.ndarray) -> float:
 
 
 def classifier_features(data: Any, seed: int = 0) -> Features:
-    """Data with classes -> the hidden layer of a small network that was taught them (scikit-learn's, 64 units)."""
+    """The hidden layer of a small network that was taught the data's classes (scikit-learn's, 64 units).
+
+    Where they have none it was taught by how many quarters each of the first `TURNED` pictures was turned (Gidaris et
+    al. 2018).
+    """
     from sklearn.neural_network import MLPClassifier
 
     y, labels = data.batch(range(len(data)))
     if labels is None:
-        raise ValueError("the data have no classes: no classifier can be taught them")
+        y = torch.cat([torch.rot90(y[:TURNED], quarters, (2, 3)) for quarters in range(4)])
+        labels = torch.arange(4).repeat_interleave(len(y) // 4)
     network = MLPClassifier((64,), random_state=seed, max_iter=300).fit(_flat(y), labels.numpy())
     return lambda y: np.maximum(_flat(y) @ network.coefs_[0] + network.intercepts_[0], 0)
 

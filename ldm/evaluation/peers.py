@@ -117,7 +117,7 @@ def peer_training(model: Autoencoder, data: Any, epochs: int, batch_size: int, s
         )  # fmt: skip
         BaseTrainer(theirs, BaseDataset(y, labels), training_config=plan).train()
     if isinstance(model, VQVAE):
-        model.codebook.vectors.copy_(theirs.quantizer.embeddings)
+        model.books[0].vectors.copy_(theirs.quantizer.embeddings)
     return model
 
 

@@ -19,11 +19,12 @@ from itertools import chain
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Generator, Tensor
 
-from ldm.autoencoders import TDVAE, VQVAE, VQVAE2, Autoencoder, DenoisingAE, SequentialVAE
-from ldm.images import grid
+from ldm.autoencoders import TDVAE, Autoencoder, DenoisingAE, SequentialVAE
+from ldm.autoencoders.quantized import Quantizing
+from ldm.images import grid, to_images
 
 LEAST = 64  # pixels that a small picture's longer side is enlarged to, or a little below
 
@@ -47,7 +48,7 @@ def portraits(model: Any, data: Any, prior: Any = None, seen: int = 4) -> dict[s
         found["samples"] = lambda: samples(model, prior)
     if isinstance(model, DenoisingAE):
         found["undone"] = lambda: undone(model, first(16))
-    if isinstance(model, VQVAE | VQVAE2):
+    if isinstance(model, Quantizing):
         found["use"] = lambda: use(model, first(1000))
     return found
 
@@ -135,27 +136,22 @@ def scatter(model: Autoencoder, y: Tensor, label: Tensor | None = None) -> Image
         share = float((centred @ directions.t()).square().sum() / centred.square().sum())
         codes, names = centred @ directions.t(), ("first principal component", f"second ({share:.0%} of the variance)")
     figure, axes = _figure((6, 5))
-    if codes.shape[1] == 1:
-        axes.scatter(codes[:, 0], torch.zeros(len(codes)), c=label, cmap="tab10", s=6)
-    else:
-        points = axes.scatter(*codes.t(), c=label, cmap="tab10", s=6)
-        if label is not None:
-            axes.legend(*points.legend_elements(), title="class", fontsize=8)
+    places = codes.t() if codes.shape[1] == 2 else (codes[:, 0], torch.zeros(len(codes)))
+    points = axes.scatter(*places, s=6, **({} if label is None else {"c": label, "cmap": "tab10"}))
+    if label is not None:
+        axes.legend(*points.legend_elements(), title="class", fontsize=8)
     axes.set(xlabel=names[0], ylabel=names[1])
     return _drawn(figure)
 
 
 @torch.no_grad()
-def use(model: VQVAE | VQVAE2, y: Tensor) -> Image.Image:
+def use(model: Quantizing, y: Tensor) -> Image.Image:
     """Pictures y (B,channels,H,W) -> a bar for each entry, the most used first, of each level; needs matplotlib."""
-    from ldm.autoencoders.quantized import perplexity
-
-    found = model.codes(y)
+    levels = model.codes(y)
     figure, axes = _figure((6, 3.5))
-    levels = zip(("top", "bottom"), found, strict=True) if isinstance(found, tuple) else [("codebook", found)]
-    for name, codes in levels:
+    for codes, (name, value) in zip(levels, model.used(levels).items(), strict=True):
         shares = torch.bincount(codes.flatten(), minlength=model.entries).sort(descending=True).values / codes.numel()
-        words = f"{name}: perplexity {perplexity(codes, model.entries):.1f} of {model.entries}"
+        words = f"{name.replace('_', ' ')} {value:.1f} of {model.entries}"
         axes.step(range(model.entries), shares, where="mid", label=words)
     axes.set(xlabel="entry, the most used first", ylabel="share of the places", ylim=(0, None))
     axes.legend(fontsize=8)
@@ -170,9 +166,7 @@ def _rows(rows: Sequence[Tensor]) -> Image.Image:
 def _images(y: Tensor) -> list[Image.Image]:
     """(N,channels,H,W) in [0,1] -> images, small ones enlarged by a whole factor."""
     factor = max(1, LEAST // max(y.shape[-2:]))
-    levels = (y.clamp(0, 1) * 255).round().byte().movedim(1, -1)
-    levels = levels.expand(-1, -1, -1, 3).repeat_interleave(factor, 1).repeat_interleave(factor, 2)
-    return [Image.fromarray(one.numpy()) for one in levels]
+    return [ImageOps.scale(image, factor, Image.Resampling.NEAREST) for image in to_images(2 * y - 1)]
 
 
 def _figure(size: tuple[float, float]) -> Any:

@@ -7,6 +7,7 @@ import importlib
 
 _HOMES = {
     "train_vae": "vae",
+    "train_autoencoder": "autoencoder",
     "train_diffusion": "diffusion",
     "train_distill": "distill",
     "Distillation": "distill",

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ldm.autoencoders import Autoencoder, Batch
-from ldm.autoencoders.base import Model
+from ldm.autoencoders.base import Model, batches
 from ldm.autoencoders.variational import VAE, Normal
 from ldm.training import processes
 from ldm.training.loop import fit
@@ -55,8 +55,8 @@ def code_moments(model: Autoencoder, data: Any, count: int = MEASURED) -> tuple[
     """Mean and standard deviation (C,) of the codes of the first `count` pictures, the posterior's noise among it."""
     codes, variances = [], []
     device = next(model.parameters()).device
-    for start in range(0, min(count, len(data)), 256):
-        y = data.batch(range(start, min(start + 256, count, len(data))))[0].to(device)
+    for y, _ in batches(data, count=count):
+        y = y.to(device)
         q = model.posterior(Batch(y)) if isinstance(model, VAE) else Normal(code := model.code(y), code - torch.inf)
         codes.append(q.mean.double())
         variances.append(q.logvar.double().exp())

@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save as serialised
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ldm.checkpoints import named, read_json
 from ldm.data.items import digest
-from ldm.files import replacing
+from ldm.files import write_tensors
 from ldm.images import to_pixels
 from ldm.latents import LatentSpace
 from ldm.training.shards import Shards
@@ -46,8 +45,7 @@ class CachedLatents(Dataset):
 
     def save(self, path: Path) -> None:
         metadata = {"captions": json.dumps(self.captions, ensure_ascii=False), "made_by": json.dumps(self.made_by)}
-        with replacing(path) as file:
-            file.write(serialised({"mean": self.mean, "logvar": self.logvar}, metadata))
+        write_tensors(path, {"mean": self.mean, "logvar": self.logvar}, metadata)
 
     @classmethod
     def load(cls, path: Path) -> "CachedLatents":

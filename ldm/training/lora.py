@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save as serialised
 from torch import Tensor, nn
 
-from ldm.files import replacing
+from ldm.files import write_tensors
 
 NAME = "pytorch_lora_weights.safetensors"  # what diffusers looks for in a folder
 TARGETS = {  # the projections of attention, by the part of a pipeline that they stand in
@@ -53,8 +52,7 @@ def save(path: Path, models: Mapping[str, nn.Module]) -> None:
     """{part: adapted model} -> one file that diffusers' `load_lora_weights` and `ldm.lora` read."""
     found = {name: tensor for part, model in models.items() for name, tensor in tensors(model, part).items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as file:
-        file.write(serialised(found, metadata={"format": "pt"}))
+    write_tensors(path, found)
 
 
 @torch.no_grad()

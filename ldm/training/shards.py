@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import safe_open
-from safetensors.torch import save as serialised
 from torch import Tensor
 
 from ldm.checkpoints import named
-from ldm.files import replacing
+from ldm.files import write_tensors
 
 ENTRIES = 512  # of one file
 SECONDS = 120  # after which a file is written with what there is
@@ -60,8 +59,7 @@ class Shards:
             keys = sorted(self.waiting)
             path = self.folder / f"{self.kind}-{hashlib.sha256(' '.join(keys).encode()).hexdigest()[:16]}.safetensors"
             entries = {f"{key}/{name}": value for key in keys for name, value in self.waiting[key].items()}
-            with replacing(path) as file:
-                file.write(serialised(entries))
+            write_tensors(path, entries)
             self.places |= dict.fromkeys(keys, path)
             self._names |= {key: list(self.waiting[key]) for key in keys}
             self.waiting = {}

@@ -45,7 +45,7 @@ class Source:
 
     def __post_init__(self) -> None:
         asked = {"side": self.side, "samples": self.samples}
-        options.at_least_one(**{name: 1 if number is None else number for name, number in asked.items()})
+        options.at_least_one(**asked)
         options.one_of("--crop", self.crop, ("centre", "random"))
 
 

@@ -1,4 +1,4 @@
-"""ldm evaluate: is it any good?"""
+"""ldm evaluate prompts, and nearest: pictures of emoji scenes, judged."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +13,7 @@ if TYPE_CHECKING:
 
     from ldm.pipeline import LatentDiffusion
 
-app = typer.Typer(help="Quality: does a picture show what was asked for.")
 
-
-@app.command()
 def prompts(
     model: options.Model = "emoji",
     split: Annotated[str, typer.Option(help="single (one emoji), seen or heldout (composed scenes).")] = "single",
@@ -74,12 +71,11 @@ def prompts(
         _tell(split, result)
     options.write_json(json, result)
     if gallery:
-        _save(pictured.worst(asked, pictures), gallery)
+        options.save_picture(pictured.worst(asked, pictures), gallery)
     if sheet:
-        _save(pictured.sheet(asked, pictures), sheet)
+        options.save_picture(pictured.sheet(asked, pictures), sheet)
 
 
-@app.command()
 def nearest(
     model: options.Model = "emoji",
     count: Annotated[int, typer.Option(help="How many held-out prompts.")] = 32,
@@ -120,7 +116,7 @@ def nearest(
         print(f"  {result['true']:.2f} dB from true pictures; {result['closer']:.2f} of the drawings are nearer")
     options.write_json(json, result)
     if sheet:
-        _save(beside_training(result, rows), sheet)
+        options.save_picture(beside_training(result, rows), sheet)
 
 
 def _model(
@@ -155,116 +151,3 @@ def _tell(split: str, result: dict[str, Any]) -> None:
         for name, figures in {"fidelity": fidelity, "its ceiling": fidelity["ceiling"]}.items():
             tenth = f"tenth percentile {figures['tenth_percentile']:.2f}"
             print(f"  {name}: {figures['mean']:.2f} dB, {tenth}, of {fidelity['count']}")
-
-
-def _save(picture: "Image.Image", path: Path) -> None:
-    from ldm import metadata
-
-    path.parent.mkdir(exist_ok=True)
-    metadata.save(picture, path)
-
-
-@app.command()
-def roundtrip(
-    model: options.Model = "emoji",
-    data: Annotated[str, typer.Option(help="emoji, photographs, or other pictures that train vae takes.")] = "emoji",
-    split: Annotated[
-        str | None, typer.Option(help="A part of the data.  [default: heldout of emoji, test of photographs]")
-    ] = None,
-    count: Annotated[int, typer.Option(help="How many pictures, at most.")] = 200,
-    seed: Annotated[int, typer.Option(help="Of the pictures that are drawn.")] = 0,
-    side: Annotated[
-        int | None, typer.Option(help="Height and width.  [default: the autoencoder's, 256 for photographs]")
-    ] = None,
-    json: options.Json = None,
-    device: options.Device = "auto",
-    dtype: options.DType = "float32",
-) -> None:
-    """Sends pictures that no training has seen through the autoencoder and back.
-
-    Of emoji these are scenes that are held out; of photographs scikit-learn's two, cut on a fixed grid.
-
-    **Examples**
-
-    ldm evaluate roundtrip --count 200 --json roundtrip.json
-
-    ldm evaluate roundtrip --model runs/vae/vae --data photographs
-    """
-    options.json_target(json)
-    options.at_least_one(count=count, side=1 if side is None else side)
-
-    from ldm.evaluation.autoencoder import evaluate_roundtrip
-    from ldm.latents import LatentSpace
-
-    space = LatentSpace.from_pretrained(model).to(options.device_of(device), options.dtype_of(dtype))
-    result = evaluate_roundtrip(space, split, count, seed, side, data)
-    result["settings"] |= {"model": model, "dtype": dtype}
-    if str(json) != "-":
-        seen, figures = result["settings"], f"{result['psnr']:.2f} dB, SSIM {result['ssim']:.4f}"
-        part = f", {seen['split']}" if seen["split"] else ""
-        print(f"{data}{part}: {figures}, mean of {result['count']} pictures, {seen['side']} x {seen['side']}")
-    options.write_json(json, result)
-
-
-@app.command()
-def autoencoder(
-    model: Annotated[str, typer.Argument(metavar="FOLDER", help="What ldm train autoencoder wrote: OUT/autoencoder.")],
-    data: Annotated[
-        str | None, typer.Option(help="As for ldm train autoencoder.  [default: digits; moving for sequences]")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="A part of the data.  [default: test; heldout of emoji]")] = None,
-    count: Annotated[int, typer.Option(help="Of what has no end: how many.")] = 1000,
-    length: Annotated[int, typer.Option(help="Frames of a sequence.")] = 12,
-    samples: Annotated[int, typer.Option(help="Codes of each picture, for the bound of its log-likelihood.")] = 100,
-    pictures: Annotated[Path | None, typer.Option(help="A folder for pictures of what was learnt.")] = None,
-    only: Annotated[
-        list[str] | None, typer.Option(help="One of these pictures, by name; may be repeated.  [default: all]")
-    ] = None,
-    seed: options.Seed = 0,
-    json: options.Json = None,
-) -> None:
-    """What an autoencoder loses, in what units its paper counts, and pictures of what it has learnt.
-
-    The pictures: reconstructions, samples, interpolation, traversal, scatter, undone (of a denoising one), use (of a
-    codebook), sequences, rollout; those that suit the model.
-
-    **Examples**
-
-    ldm evaluate autoencoder runs/vae/autoencoder --pictures runs/vae/pictures
-
-    ldm evaluate autoencoder runs/beta/autoencoder --pictures . --only traversal
-
-    ldm evaluate autoencoder runs/vq2/autoencoder --data emoji --json vq2.json
-    """
-    options.json_target(json)
-    options.at_least_one(count=count, length=length, samples=samples)
-
-    from ldm import data as sources
-    from ldm.autoencoders.base import Autoencoder, Model
-    from ldm.autoencoders.priors import prior_of
-    from ldm.data.tensors import MOVING, numbers
-    from ldm.evaluation.autoencoders import classifier_features, evaluate_autoencoder
-    from ldm.evaluation.portraits import portraits
-
-    found = Model.from_pretrained(model)
-    still = isinstance(found, Autoencoder)
-    source = data or ("digits" if still else MOVING)
-    if still == (source == MOVING):
-        raise ValueError(
-            f"--data {source}: {model} is of {'single pictures' if still else 'sequences, that is moving'}"
-        )
-    shape: Any = found.shape
-    told = (shape.size[0], shape.channels, count, length)
-    unseen = numbers(source, split or sources.UNSEEN.get(source, "test"), *told, seed)
-    prior = prior_of(found, model) if isinstance(found, Autoencoder) else None
-    features = classifier_features(numbers(source, None, *told, seed)) if still and unseen.classes else None
-    made = portraits(found, unseen, prior)
-    for name in only or []:
-        options.one_of("--only", name, made)
-    result = evaluate_autoencoder(found, unseen, prior, features, samples, seed)
-    if str(json) != "-":
-        for name, value in result.items():
-            print(f"{name}: {value:.4g}")
-    options.write_json(json, result)
-    for name in (only or made) if pictures else []:
-        _save(made[name](), pictures / f"{name}.png")  # type: ignore[operator]
