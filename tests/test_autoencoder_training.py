@@ -19,7 +19,7 @@ from ldm.autoencoders import (
     SparseAE,
 )
 from ldm.data.moving import SPEED, MovingDigits
-from ldm.data.tensors import Tensors
+from ldm.data.tensors import Tensors, numbers
 from ldm.evaluation.digits import recognised
 from ldm.images import to_images
 from ldm.latents import LatentSpace
@@ -62,6 +62,22 @@ def test_pictures_as_numbers(digits):
     assert colour.batch([2])[0].shape == (1, 3, 8, 8) and colour.batch([2])[1] is None
     with pytest.raises(ValueError, match="2 sizes"):
         Tensors([(Image.new("RGB", (4, 4)), ""), (Image.new("RGB", (5, 4)), "")])
+
+
+def test_black_and_white_is_drawn_once_by_brightness(digits):
+    y, labels = digits.batch(range(200))
+    drawn = digits.binarised(3)
+    black_and_white, same_labels = drawn.batch(range(200))
+    assert set(black_and_white.unique().tolist()) == {0, 1} and torch.equal(labels, same_labels)
+    assert torch.equal(black_and_white[y == 1], y[y == 1]) and torch.equal(black_and_white[y == 0], y[y == 0])
+    for low, high in ((0.2, 0.4), (0.4, 0.6), (0.6, 0.8)):
+        between = (y > low) & (y < high)
+        assert black_and_white[between].mean().item() == pytest.approx(y[between].mean().item(), abs=0.05)
+    assert torch.equal(digits.binarised(3).pixels, drawn.pixels) and digits.pixels.unique().numel() > 2
+    assert not torch.equal(digits.binarised(4).pixels, drawn.pixels)
+    assert drawn.identity() != digits.identity() and drawn.classes == digits.classes
+    with pytest.raises(ValueError, match="binaris"):
+        numbers("moving", "test", 16, binarise=True)
 
 
 def test_digits_move_and_bounce():

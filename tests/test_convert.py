@@ -61,6 +61,26 @@ def test_file_to_folder_to_file_keeps_every_tensor_that_is_used(tmp_path, layout
     assert all(any(word in name for word in unused) for name in set(state) - set(back))
 
 
+@pytest.mark.parametrize("ending", ["", ".safetensors"])
+def test_another_autoencoder_in_place_of_its_own(tmp_path, ldm, ending):
+    first, second = (by_diffusers("1.x", tmp_path / name, torch.float16) for name in ("first", "second"))
+    for file in (second / "vae").glob("*.safetensors"):
+        save_file({name: tensor * 2 for name, tensor in load_file(file).items()}, file)
+    status, _, err = ldm("convert", first, tmp_path / f"out{ending}", "--vae", second / "vae")
+    assert status == 0, err
+    checkpoints.convert(tmp_path / f"out{ending}", tmp_path / "seen")
+    found, one, two = (weights(folder) for folder in (tmp_path / "seen", first, second))
+    assert same(found, {name: (two if name.startswith("vae.") else one)[name] for name in one})
+
+
+def test_an_autoencoder_of_other_latents_is_refused_in_a_line(tmp_path, ldm):
+    folder = by_diffusers("1.x", tmp_path / "model", torch.float16)
+    config = folder / "vae" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "latent_channels": 16}))
+    status, _, err = ldm("convert", "emoji", tmp_path / "out", "--vae", folder / "vae")
+    assert status == 2 and "16 channels" in err and not (tmp_path / "out").exists()
+
+
 def test_the_embedded_model_is_one_file_that_needs_nothing_beside_it(ldm, tmp_path):
     path = tmp_path / "alone" / "model.safetensors"
     status, out, err = ldm("convert", "emoji", path)

@@ -19,6 +19,7 @@ KINDS: dict[str, type[Model]] = {
 }  # fmt: skip
 SHAPES = {
     "784-400-20": Shape((28, 28), 1, 20, "dense", (400,)),  # Kingma and Welling 2014's, for MNIST
+    "binary-mnist": Shape((28, 28), 1, 40, "dense", (400,)),  # for binarised MNIST
     "digits": Shape((8, 8), 1, 10, "dense", (128, 64)),  # scikit-learn's
     "plane": Shape((8, 8), 1, 2, "dense", (128, 64)),  # the same with codes to look at
     "digits-conv": Shape((8, 8), 1, 4, "conv", (32, 64)),  # codes of 2 x 2 places

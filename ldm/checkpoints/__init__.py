@@ -164,14 +164,21 @@ def read(source: str | Path, prediction_type: str | None = None) -> Contents:
 
 
 def convert(
-    source: str | Path, out: Path, dtype: "torch.dtype | None" = None, prediction_type: str | None = None
+    source: str | Path,
+    out: Path,
+    dtype: "torch.dtype | None" = None,
+    prediction_type: str | None = None,
+    vae: str | Path | None = None,
 ) -> dict[str, Decision]:
     """Writes a model in the layout that `out` asks for: a single file if it ends in .safetensors, else a folder.
 
-    Every tensor that a pipeline uses is kept bit by bit, in the dtype that it has on disk unless `dtype` is given.
-    Returns what was decided. Raises as `load` does, and ValueError for an `out` that cannot be written.
+    Every tensor that a pipeline uses is kept bit by bit, in the dtype that it has on disk unless `dtype` is given; with
+    the autoencoder of `vae` in place of its own. Returns what was decided. Raises as `load` does, and ValueError for an
+    `out` that cannot be written and a `vae` that does not fit.
     """
     contents = read(source, prediction_type)
+    if vae is not None:
+        contents = contents.with_vae(read(vae))
     check_all(contents)
     decision = contents.decisions.get("prediction type")
     if decision is not None and not decision.sure:  # a guess must not be written down as a fact
@@ -179,7 +186,7 @@ def convert(
         contents.decisions, contents.configs["scheduler"] = parts.decisions, parts.scheduler
         contents.configs["unet"]["sample_size"] = parts.unet.config["sample_size"]  # type: ignore[index]
     if "vae" in contents.tensors and not contents.decisions["scale"].sure:
-        scale = contents.configs["vae"]["scaling_factor"] = load_vae(source).config["scaling_factor"]  # type: ignore[index]
+        scale = contents.configs["vae"]["scaling_factor"] = load_vae(vae or source).config["scaling_factor"]  # type: ignore[index]
         contents.decisions["scale"] = Decision(scale, "measured, see the warning")
     write = write_file if out.suffix == ".safetensors" else write_folder
     write(contents.cast(dtype), out)

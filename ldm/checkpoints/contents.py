@@ -42,6 +42,19 @@ class Contents:
         cast = {part: {name: t.to(dtype) for name, t in own.items()} for part, own in self.tensors.items()}
         return replace(self, tensors=cast)
 
+    def with_vae(self, other: "Contents") -> "Contents":
+        """The same with the autoencoder of another; ValueError where one of both has none, or its latents differ."""
+        sides = [contents.configs.get("vae", {}).get("latent_channels", 0) for contents in (self, other)]
+        if not sides[0] or sides[0] != sides[1]:
+            raise ValueError(f"latents of {sides[0]} and {sides[1]} channels (0: no autoencoder): expected as many")
+        return replace(
+            self,
+            tensors=self.tensors | {"vae": other.tensors["vae"]},
+            configs=self.configs | {"vae": other.configs["vae"]},
+            where=self.where | {"vae": other.where.get("vae", "")},
+            decisions=self.decisions | {"scale": other.decisions["scale"]},
+        )
+
 
 def contents_of(
     vae: Any,

@@ -15,6 +15,7 @@ def convert(
     prediction_type: Annotated[
         str | None, typer.Option(help="epsilon, v_prediction or sample, where the checkpoint says it wrongly or not.")
     ] = None,
+    vae: Annotated[str | None, typer.Option(help="Whose autoencoder it shall have in place of its own.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what stands at OUT, if it is a checkpoint.")] = False,
 ) -> None:
     """Writes a checkpoint as a folder in diffusers' layout, or as a single file in CompVis' naming.
@@ -26,6 +27,8 @@ def convert(
     ldm convert sd15.ckpt sd15.safetensors
 
     ldm convert sd15.safetensors sd15/ --dtype float16
+
+    ldm convert sd15/ smoother/ --vae vae-ft-mse-840000-ema-pruned.safetensors
     """
     from ldm import checkpoints
 
@@ -39,7 +42,7 @@ def convert(
     if made:
         out.parent.mkdir()
     try:
-        decisions = checkpoints.convert(source, out, kind, prediction_type)
+        decisions = checkpoints.convert(source, out, kind, prediction_type, vae)
     except BaseException:  # a source that cannot be read, a full disk, an interruption
         if made:
             out.parent.rmdir()

@@ -1,5 +1,6 @@
 """Small pictures as numbers, all in memory: for trainings whose steps are shorter than the decoding of a picture."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,24 @@ MOVING = "moving"
 
 
 def numbers(
-    source: str, split: str | None, side: int, channels: int = 1, count: int = 10_000, length: int = 12, seed: int = 0
+    source: str,
+    split: str | None,
+    side: int,
+    channels: int = 1,
+    count: int = 10_000,
+    length: int = 12,
+    seed: int = 0,
+    binarise: bool = False,
 ) -> "Tensors | MovingDigits":
     """Any source that `ldm.data.open` takes, or "moving" digits -> what its pictures of `side` x `side` are made of.
 
     Without a split, the training's where there is one. `count` is how many of what has no end, `length` how many frames
-    a sequence has.
+    a sequence has. `binarise` makes black and white of what is grey (see `Tensors.binarised`). ValueError for
+    sequences that are to be black and white.
     """
     if source == MOVING:
+        if binarise:
+            raise ValueError("moving digits are grey: expected no binarising")
         return MovingDigits(split or "train", side, length, count, seed)
     names = [part for part, _ in data.parts_of(source)]
     endless = any(name in data.DRAWN for name in names)
@@ -32,7 +43,8 @@ def numbers(
     found = data.open(
         source, side, split=split or ("train" if parted else None), count=count if endless else None, seed=seed
     )
-    return Tensors(found, channels)
+    made = Tensors(found, channels)
+    return made.binarised(seed) if binarise else made
 
 
 class Tensors:
@@ -65,6 +77,16 @@ class Tensors:
         """(y, labels) of these items."""
         rows = torch.as_tensor(indices)
         return self.pixels[rows].float().mul_(1 / 255), None if self.labels is None else self.labels[rows]
+
+    def binarised(self, seed: int = 0) -> "Tensors":
+        """The same, every number drawn once to be 0 or 1, its brightness the probability (Salakhutdinov and Murray
+        2008): so Bernoulli's likelihood is a true one, and nats are comparable with those of binarised MNIST.
+        """
+        found = copy.copy(self)
+        shares = torch.rand(self.pixels.shape, generator=torch.Generator().manual_seed(seed))
+        found.pixels = (shares * 255 < self.pixels).to(torch.uint8) * 255
+        found._identity = {**self._identity, "binarised": seed}
+        return found
 
     def identity(self) -> dict[str, Any]:
         """What the items are, in JSON."""

@@ -19,6 +19,7 @@ def autoencoder(
     split: Annotated[str | None, typer.Option(help="A part of the data.  [default: test; heldout of emoji]")] = None,
     count: Annotated[int, typer.Option(help="Of what has no end: how many.")] = 1000,
     length: Annotated[int, typer.Option(help="Frames of a sequence.")] = 12,
+    binarise: Annotated[bool, typer.Option("--binarise", help="Every pixel drawn once to be black or white.")] = False,
     samples: Annotated[int, typer.Option(help="Codes of each picture, for the bound of its log-likelihood.")] = 100,
     pictures: Annotated[Path | None, typer.Option(help="A folder for pictures of what was learnt.")] = None,
     only: Annotated[
@@ -39,6 +40,8 @@ def autoencoder(
     ldm evaluate autoencoder runs/beta/autoencoder --pictures . --only traversal
 
     ldm evaluate autoencoder runs/vq2/autoencoder --data emoji --json vq2.json
+
+    ldm evaluate autoencoder runs/mnist/autoencoder --data mnist/ --binarise --samples 200
     """
     options.json_target(json)
     options.at_least_one(count=count, length=length, samples=samples)
@@ -49,7 +52,7 @@ def autoencoder(
     from ldm.evaluation.portraits import portraits
 
     found = Model.from_pretrained(model)
-    learnt, unseen = _data(found, data, split, count, length, seed)
+    learnt, unseen = _data(found, data, split, count, length, seed, binarise)
     prior = prior_of(found, model) if isinstance(found, Autoencoder) else None
     made = portraits(found, unseen, prior)
     for name in only or []:
@@ -63,7 +66,9 @@ def autoencoder(
         options.save_picture(made[name](), pictures / f"{name}.png")  # type: ignore[operator]
 
 
-def _data(model: "Model", data: str | None, split: str | None, count: int, length: int, seed: int) -> tuple[Any, Any]:
+def _data(
+    model: "Model", data: str | None, split: str | None, count: int, length: int, seed: int, binarise: bool
+) -> tuple[Any, Any]:
     """What a model could have learnt from, and what it has not seen."""
     from ldm.autoencoders import Autoencoder
     from ldm.data import UNSEEN
@@ -73,5 +78,5 @@ def _data(model: "Model", data: str | None, split: str | None, count: int, lengt
     source = data or ("digits" if still else MOVING)
     if still == (source == MOVING):
         raise ValueError(f"--data {source}: the model is of {'single pictures' if still else 'sequences: moving'}")
-    told = model.shape.size[0], model.shape.channels, count, length, seed
+    told = model.shape.size[0], model.shape.channels, count, length, seed, binarise
     return numbers(source, None, *told), numbers(source, split or UNSEEN.get(source, "test"), *told)

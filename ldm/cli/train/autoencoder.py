@@ -26,7 +26,10 @@ Data = Annotated[str | None, _option(DATA, SOURCE)]
 Split = Annotated[str | None, _option(DATA, "A part of the data.  [default: train, where there is one]")]
 Samples = Annotated[int, _option(DATA, "Of what has no end: how many.")]
 Length = Annotated[int, _option(DATA, "Frames of a sequence.")]
-Preset = Annotated[str | None, _option(SIZES, "784-400-20, digits, plane, digits-conv, frames or pictures.")]
+BINARISE = "Every pixel drawn once to be black or white.  [default: no; yes of --preset binary-mnist]"
+Binarise = Annotated[bool | None, _option(DATA, BINARISE, "--binarise/--grey")]
+PRESETS = "784-400-20, binary-mnist, digits, plane, digits-conv, frames or pictures."
+Preset = Annotated[str | None, _option(SIZES, PRESETS)]
 PriorSteps = Annotated[int, _option(QUANTIZED, "Steps for the GPT-2 that codes are drawn from.")]
 
 WIDTHS = "Hidden layers, or levels of a convolutional network, from the picture inwards: 400 or 32,64."
@@ -72,6 +75,7 @@ def autoencoder(
     split: Split = None,
     samples: Samples = 10_000,
     length: Length = 12,
+    binarise: Binarise = None,
     preset: Preset = None,
     prior_steps: PriorSteps = 2000,
 ) -> None:
@@ -88,7 +92,7 @@ def autoencoder(
 
     ldm train autoencoder denoising --corruption masking --strength 0.5 --out runs/denoising
 
-    ldm train autoencoder vae --data mnist/ --preset 784-400-20 --steps 50000 --out runs/mnist
+    ldm train autoencoder vae --data mnist/ --preset binary-mnist --batch-size 100 --steps 300000 --out runs/mnist
 
     ldm train autoencoder td --data moving --out runs/td
     """
@@ -105,7 +109,8 @@ def autoencoder(
     from ldm.training import processes
     from ldm.training.autoencoder import train_autoencoder
 
-    learnt = numbers(data, split, shape.size[0], shape.channels, samples, length, plan.seed)
+    binarise = preset == "binary-mnist" if binarise is None else binarise
+    learnt = numbers(data, split, shape.size[0], shape.channels, samples, length, plan.seed, binarise)
     torch.manual_seed(plan.seed)
     model = made(name, shape, own | (_classes(data, learnt) if name == "conditional" else {}))
     trained = train_autoencoder(model, out, learnt, plan)
