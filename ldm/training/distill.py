@@ -169,6 +169,7 @@ def train_distill(
     conditions = Conditions.of(doors, text)
     process = Diffusion.from_config(scheduler)
     student = copy.deepcopy(network)
+    torch.manual_seed(plan.seed)  # of the adapters
     if distillation.lora:
         lora.adapt(student, "unet", distillation.lora, lora.EVERYWHERE)
     objective = DistillObjective(student, network, process, conditions, distillation)

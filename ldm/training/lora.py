@@ -39,10 +39,10 @@ def adapt(model: nn.Module, part: str, rank: int, targets: list[str] | None = No
 
 
 def tensors(model: nn.Module, part: str) -> dict[str, Tensor]:
-    """The adapters of a model, in diffusers' names: unet.down_blocks. ... .to_q.lora_A.weight, text_encoder. ..."""
+    """The adapters of a model, float16, in diffusers' names: unet.down_blocks. ... .to_q.lora_A.weight, ..."""
     prefix = "text_encoder.text_model." if part == "text_encoder" else f"{part}."  # as published files have it
     return {
-        f"{prefix}{name.removeprefix('text_model.')}.lora_{letter}.weight": weight.detach().float().cpu().contiguous()
+        f"{prefix}{name.removeprefix('text_model.')}.lora_{letter}.weight": weight.detach().half().cpu().contiguous()
         for name, layer in adapters(model)
         for letter, weight in (("A", layer.lora_A["default"].weight), ("B", layer.lora_B["default"].weight))
     }
