@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ldm.autoencoders import AE, VAE, VQVAE, VQVAE2, Shape
-from ldm.autoencoders.priors import CodePrior, MixturePrior, NormalPrior, fitted, prior_of
+from ldm.autoencoders import AE, VAE, VQVAE, VQVAE2, ConditionalVAE, Shape
+from ldm.autoencoders.priors import CodePrior, LabelledPrior, MixturePrior, NormalPrior, fitted, prior_of
 from ldm.training.randomness import keyed
 
 SHAPE = Shape((8, 8), 1, 3, "dense", (12,))
@@ -79,6 +79,14 @@ def test_every_kind_has_a_prior_that_comes_back(kind, shape, tmp_path, monkeypat
     again = prior_of(model, tmp_path)
     assert type(again) is type(prior) and torch.equal(again.pictures(model, 5, keyed(4)), x)
     assert not torch.equal(again.pictures(model, 5, keyed(5)), x)
+
+
+def test_a_conditional_autoencoder_draws_all_of_its_classes():
+    model, told = made(ConditionalVAE, SHAPE, classes=3), []
+    model.decode = lambda z, label: told.append(label) or z
+    prior = prior_of(model)
+    prior.pictures(model, 300, keyed(7))
+    assert isinstance(prior, LabelledPrior) and torch.bincount(told[0]).tolist() == pytest.approx([100] * 3, abs=30)
 
 
 def test_a_prior_of_codes_learns_what_follows_what():

@@ -1,6 +1,7 @@
 """What codes are drawn from, so that every autoencoder generates.
 
 NormalPrior    N(0, I), which the variational ones are trained for
+LabelledPrior  the same, with a class for each
 MixturePrior   a Gaussian mixture, fitted to the codes of a deterministic one          (Ghosh et al. 2020)
 CodePrior      a GPT-2 over the numbers of a codebook's entries, the top level's before the bottom's
                                                                 (van den Oord et al. 2017; Razavi et al. 2019)
@@ -18,7 +19,7 @@ from tqdm import trange
 
 from ldm.autoencoders.base import Autoencoder, batches
 from ldm.autoencoders.quantized import Quantizing
-from ldm.autoencoders.variational import VAE
+from ldm.autoencoders.variational import VAE, ConditionalVAE
 from ldm.checkpoints import named
 from ldm.files import write_tensors
 
@@ -54,6 +55,14 @@ class NormalPrior:
 
     def save_pretrained(self, folder: Path) -> None:
         """Nothing was learnt."""
+
+
+class LabelledPrior(NormalPrior):
+    """N(0, I), and one of a conditional autoencoder's classes for each picture, all as likely."""
+
+    def pictures(self, model: Any, count: int, generator: Generator) -> Tensor:
+        label = torch.randint(model.classes, (count,), generator=generator)
+        return model.decode(self.sample(count, generator), label)
 
 
 class MixturePrior(NormalPrior):
@@ -185,7 +194,7 @@ def prior_of(model: Autoencoder, folder: str | Path | None = None) -> Prior:
     path = None if folder is None else Path(folder) / FILE
     if path is None or not path.exists():
         if isinstance(model, VAE):
-            return NormalPrior(_size(model))
+            return _normal(model)
         raise FileNotFoundError(f"{path or type(model).__name__}: no prior, and this kind has none of its own; fit one")
     with named(path), safe_open(path, "pt") as file:
         told = json.loads(file.metadata()["prior"])
@@ -201,10 +210,14 @@ def prior_of(model: Autoencoder, folder: str | Path | None = None) -> Prior:
 def fitted(model: Autoencoder, data: Any, steps: int = 2000, seed: int = 0) -> Prior:
     """The prior that fits the kind: N(0, I), a network over codes, trained for so many `steps`, or a mixture."""
     if isinstance(model, VAE):
-        return NormalPrior(_size(model))
+        return _normal(model)
     if isinstance(model, Quantizing):
         return CodePrior.fit(model, data, steps, seed=seed)
     return MixturePrior.fit(model, data, seed=seed)
+
+
+def _normal(model: VAE) -> NormalPrior:
+    return (LabelledPrior if isinstance(model, ConditionalVAE) else NormalPrior)(_size(model))
 
 
 def _write(folder: Path, tensors: dict[str, Tensor], told: dict[str, Any]) -> None:
