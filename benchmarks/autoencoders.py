@@ -31,7 +31,10 @@ FAMILY = {  # name: what ldm train autoencoder is told, and ldm evaluate autoenc
     "beta": ("beta --likelihood gaussian --sigma 0.15", ""),
     "conditional": ("conditional --likelihood gaussian --sigma 0.15", ""),
     "vq": ("vq --preset digits-conv --entries 64 --sigma 0.2", ""),
-    "vq2": ("vq2 --data emoji --samples 8000 --entries 128 --sigma 0.2 --batch-size 64", "--data emoji"),
+    "vq2": (
+        "vq2 --data emoji --samples 6000 --entries 128 --sigma 0.2 --batch-size 64 --steps 2000 --prior-steps 1000",
+        "--data emoji",
+    ),
     "sequential": ("sequential --batch-size 32", ""),
     "td": ("td --batch-size 32", ""),
 }

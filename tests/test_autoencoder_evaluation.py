@@ -1,6 +1,7 @@
 """Figures and pictures of autoencoders, and both commands for every kind."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from ldm.images import GAP
 from ldm.training.randomness import keyed
 
 TINY = ["--steps", 2, "--batch-size", 4, "--warmup", 1, "--prior-steps", 2, "--samples", 8, "--no-tensorboard"]
+JSON = {"train": ["--no-tensorboard"], "evaluate": ["--json", "-"]}  # what a command is told besides
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +94,16 @@ def test_every_kind_by_one_command_and_looked_at_by_another(kind, tmp_path, ldm)
     assert drawn >= {"reconstructions", "interpolation", "traversal", "scatter", "samples"}
     assert ("undone" in drawn) == (kind == "denoising") and ("use" in drawn) == (kind in ("vq", "vq2"))
     assert found["distance"] > 0
+
+
+def test_the_log_likelihood_of_binarised_digits_is_what_it_was(tmp_path, ldm):
+    """The regression value: the recipe of --preset binary-mnist, on the digits that are at hand."""
+    written = Path(__file__).parent.parent / "benchmarks" / "autoencoders.json"
+    told = json.loads(written.read_text(encoding="utf-8"))["family"]["vae, binarised"]
+    for command in told["commands"]:
+        status, out, err = ldm(*command.replace("RUN", str(tmp_path / "run")).split()[1:], *JSON[command.split()[1]])
+        assert status == 0, err
+    assert json.loads(out)["log_likelihood"] == pytest.approx(told["log_likelihood"], abs=0.5)
 
 
 def test_one_picture_by_name_and_what_is_wrong_in_a_line(tmp_path, ldm):
