@@ -23,7 +23,7 @@ from ldm.data.tensors import Tensors, numbers
 from ldm.evaluation.digits import recognised
 from ldm.images import to_images
 from ldm.latents import LatentSpace
-from ldm.training.autoencoder import train_autoencoder
+from ldm.training.autoencoder import code_moments, train_autoencoder
 from ldm.training.plan import Plan
 from ldm.training.randomness import keyed
 
@@ -78,6 +78,20 @@ def test_black_and_white_is_drawn_once_by_brightness(digits):
     assert drawn.identity() != digits.identity() and drawn.classes == digits.classes
     with pytest.raises(ValueError, match="binaris"):
         numbers("moving", "test", 16, binarise=True)
+
+
+def test_flights_of_the_test_are_not_those_of_the_training():
+    centres = []
+    for split in ("train", "test"):
+        y = MovingDigits(split, count=30).batch(range(30))[0]
+        centres.append((y.amax((2, 4)) > 0).float().argmax(2))
+    assert not any(torch.equal(one, other) for one, other in zip(*centres, strict=True))
+
+
+def test_the_moments_of_one_code_are_numbers(digits):
+    one = Tensors([(Image.new("L", (8, 8), 128), "")])
+    mean, deviation = code_moments(made(AE), one)
+    assert mean.isfinite().all() and (deviation > 0).all()
 
 
 def test_digits_move_and_bounce():

@@ -225,6 +225,11 @@ def test_a_class_is_heeded_and_withheld():
     found = always.losses(Batch(y, label), generators())
     none = always.losses(Batch(y), generators())
     torch.testing.assert_close(found, none)
+    told, untold = (always.eval().losses(batch, generators()) for batch in (Batch(y, label), Batch(y)))
+    assert not torch.allclose(told["reconstruction"], untold["reconstruction"])
+    assert not torch.allclose(model.reconstruct(y, label), model.reconstruct(y))
+    with pytest.raises(ValueError, match="labels to 5: expected 0 to 3"):
+        model.losses(Batch(y, torch.tensor([0, 1, 2, 5])), generators())
 
 
 # ---- quantised ones ----
@@ -272,6 +277,32 @@ def test_dead_entries_are_revived_and_may_be_left():
     before = {name: value.clone() for name, value in state.items()}
     book(z)
     assert all(torch.equal(before[name], value) for name, value in book.state_dict().items())
+
+
+@pytest.mark.parametrize("update", ["ema", "loss"])
+def test_a_picture_of_nan_leaves_a_codebook_as_it_was(update):
+    book = made(lambda shape: Codebook(4, 2, update), None)
+    before = {name: value.clone() for name, value in book.state_dict().items()}
+    book(torch.tensor([[1.0, torch.nan], [0.0, 1.0]])[:, :, None, None], generators(2))
+    torch.testing.assert_close(book.state_dict(), before, rtol=0, atol=0)
+    book(torch.ones(2, 2, 1, 1), generators(2))
+    assert not torch.equal(book.state_dict()["counts"], before["counts"])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_losses_in_bfloat16_are_about_those_in_float32(kind):
+    y, label = pictures(), torch.tensor([0, 1, 2, 3])
+    exact = made(kind).losses(Batch(y, label), generators())
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = made(kind).losses(Batch(y, label), generators())
+    for name, part in exact.items():
+        torch.testing.assert_close(rounded[name].float(), part, rtol=0.1, atol=0.5)
+
+
+@pytest.mark.parametrize("shape", [DENSE, VECTOR])
+def test_a_vector_stands_for_pictures_of_one_size(shape):
+    with pytest.raises(ValueError, match="expected \\(8, 8\\)"):
+        made(AE, shape).encode(torch.zeros(1, 3, 16, 16))
 
 
 def test_perplexity():

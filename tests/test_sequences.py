@@ -2,12 +2,13 @@
 
 import pytest
 import torch
+from torch.distributions import Bernoulli, kl_divergence
 from torch.distributions import Normal as Reference
-from torch.distributions import kl_divergence
 
 from ldm.autoencoders import TDVAE, VQVAE2, Batch, SequentialVAE, Shape
 from ldm.autoencoders.temporal import divergence
 from ldm.autoencoders.variational import Normal
+from ldm.draws import gaussian
 from ldm.latents import LatentSpace
 from ldm.training.randomness import keyed
 
@@ -26,6 +27,10 @@ def frames(count=4, length=7):
 
 def generators(count=4):
     return [keyed(2, i) for i in range(count)]
+
+
+def reference(normal):
+    return Reference(normal.mean, torch.exp(normal.logvar / 2))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -62,12 +67,25 @@ def test_times_are_apart_by_no_more_than_the_longest_jump():
         model.times(1, generators())
 
 
-def test_the_loss_of_td_vae_is_equation_7():
-    """With the smoothing distribution set to the belief, the KL is 0; the rest is a difference of densities."""
+def test_the_divergence_is_that_of_torch():
     one, other = (Normal(torch.randn(3, 2), torch.randn(3, 2)) for _ in range(2))
-    references = [Reference(n.mean, torch.exp(n.logvar / 2)) for n in (one, other)]
-    torch.testing.assert_close(divergence(one, other), kl_divergence(*references).sum(1))
+    torch.testing.assert_close(divergence(one, other), kl_divergence(reference(one), reference(other)).sum(1))
     assert (divergence(one, one).abs() < 1e-6).all()
+
+
+def test_the_loss_of_td_vae_is_equation_7():
+    model, y, own, rows = made(TDVAE), frames(), generators(), torch.arange(4)
+    first, second = model.times(7, own)
+    jump = (second - first)[:, None] / model.jump
+    b_1, b_2 = model.beliefs(y)[rows, first], model.beliefs(y)[rows, second]
+    then, now = reference(model.belief(b_1)), reference(model.belief(b_2))
+    z_2 = now.mean + now.stddev * gaussian(own, now.mean.shape[1:])
+    smoothed = reference(model.smoothing(b_1, b_2, z_2, jump))
+    z_1 = smoothed.mean + smoothed.stddev * gaussian(own, now.mean.shape[1:])
+    foreseen = reference(model.transition(z_1, jump))
+    seen = Bernoulli(logits=model.output(z_2), validate_args=False).log_prob(y[rows, second]).flatten(1).sum(1)
+    expected = kl_divergence(smoothed, then).sum(1) + now.log_prob(z_2).sum(1) - foreseen.log_prob(z_2).sum(1) - seen
+    torch.testing.assert_close(model.loss(model.losses(Batch(y), generators())), expected)
 
 
 def test_a_rollout_jumps_and_is_drawn_or_expected():
@@ -76,6 +94,9 @@ def test_a_rollout_jumps_and_is_drawn_or_expected():
     assert expected.shape == (4, 3, 1, 6, 6) and torch.equal(expected, model.rollout(y, [1, 2, 4]))
     drawn = model.rollout(y, [1, 2, 4], generators())
     assert torch.equal(drawn, model.rollout(y, [1, 2, 4], generators())) and not torch.allclose(drawn, expected)
+    for jumps in ([], [0], [1, 5]):
+        with pytest.raises(ValueError, match="of 1 to 4 frames"):
+            model.rollout(y, jumps)
     with pytest.raises(ValueError, match="expected a vector"):
         made(TDVAE, Shape((8, 8), 1, 4, "conv", (6,)))
 

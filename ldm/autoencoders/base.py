@@ -128,7 +128,11 @@ class Autoencoder(Model):
         return self.to_x(self.pixels.mean(self.decoder(z)))
 
     def to_y(self, x: Tensor) -> Tensor:
-        """x (B,3,H,W) in [-1,1] -> y (B,channels,H,W) in [0,1]."""
+        """x (B,3,H,W) in [-1,1] -> y (B,channels,H,W) in [0,1]; ValueError for another size than a vector's."""
+        if self.shape.places == (1, 1) and x.shape[-2:] != self.shape.size:
+            raise ValueError(
+                f"pictures of {tuple(x.shape[-2:])}: expected {self.shape.size}, as its code is one vector"
+            )
         y = (x + 1) / 2
         return y.mean(1, keepdim=True) if self.shape.channels == 1 else y
 
@@ -142,6 +146,6 @@ class Autoencoder(Model):
         """y (B,channels,H,W) -> z (B,C,h,w)."""
         return self.encoder(y)
 
-    def reconstruct(self, y: Tensor) -> Tensor:
-        """y (B,channels,H,W) -> what is expected there and back."""
+    def reconstruct(self, y: Tensor, label: Tensor | None = None) -> Tensor:
+        """y (B,channels,H,W), classes (B,) for what is told them -> what is expected there and back."""
         return self.pixels.mean(self.decoder(self.code(y)))

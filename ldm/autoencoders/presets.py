@@ -18,7 +18,7 @@ KINDS: dict[str, type[Model]] = {
     "sequential": SequentialVAE, "td": TDVAE,
 }  # fmt: skip
 SHAPES = {
-    "784-400-20": Shape((28, 28), 1, 20, "dense", (400,)),  # Kingma and Welling 2014's, for MNIST
+    "784-400-20": Shape((28, 28), 1, 20, "dense", (400,)),  # for MNIST
     "binary-mnist": Shape((28, 28), 1, 40, "dense", (400,)),  # for binarised MNIST
     "digits": Shape((8, 8), 1, 10, "dense", (128, 64)),  # scikit-learn's
     "plane": Shape((8, 8), 1, 2, "dense", (128, 64)),  # the same with codes to look at

@@ -75,11 +75,16 @@ class MixturePrior(NormalPrior):
     @classmethod
     @torch.no_grad()
     def fit(cls, model: Autoencoder, data: Any, components: int = 10, seed: int = 0) -> Self:
-        """The codes of all the data -> the mixture that expectation maximisation finds; needs scikit-learn."""
+        """The codes of all the data -> the mixture that expectation maximisation finds; needs scikit-learn.
+
+        At most as many components as there are codes; ValueError for fewer than two codes.
+        """
         from sklearn.mixture import GaussianMixture
 
         codes = torch.cat([model.code(y).flatten(1) for y, _ in batches(data)])
-        found = GaussianMixture(components, random_state=seed, reg_covar=1e-4).fit(codes.double().numpy())
+        found = GaussianMixture(min(components, len(codes)), random_state=seed, reg_covar=1e-4).fit(
+            codes.double().numpy()
+        )
         factors = torch.linalg.cholesky(torch.from_numpy(found.covariances_))
         numbers = torch.from_numpy(found.weights_), torch.from_numpy(found.means_), factors
         return cls(_size(model), *(number.float() for number in numbers))

@@ -55,8 +55,9 @@ class Codebook(nn.Module):
 
     def nearest(self, z: Tensor) -> Tensor:
         """z (B,D,h,w) -> the number of the nearest entry (B,h,w)."""
-        flat = z.movedim(1, -1).flatten(0, -2)
-        distance = self.vectors.square().sum(1) - 2 * flat @ self.vectors.t()  # |z|^2 is the same for all entries
+        with torch.autocast(z.device.type, enabled=False):
+            products = z.movedim(1, -1).flatten(0, -2).to(self.vectors) @ self.vectors.t()
+        distance = self.vectors.square().sum(1) - 2 * products  # |z|^2 is the same for all entries
         return distance.argmin(1).view(len(z), *z.shape[2:])
 
     def lookup(self, index: Tensor) -> Tensor:
@@ -70,8 +71,9 @@ class Codebook(nn.Module):
         losses = {"commitment": (z - entries.detach()).square().flatten(1).sum(1)}
         if self.update == "loss":
             losses["codebook"] = (z.detach() - entries).square().flatten(1).sum(1)
-        if self.training:
-            self._follow(z.detach(), index, generators)
+        if self.training and z.isfinite().all():  # or a step that is passed over would leave its mark
+            with torch.autocast(z.device.type, enabled=False):
+                self._follow(z.detach().to(self.vectors), index, generators)
         return Quantized(z + (entries - z).detach(), index, losses)
 
     @torch.no_grad()
@@ -145,7 +147,7 @@ class Quantizing(Autoencoder):
         """Numbers of entries of each level (B,h,w) -> x (B,3,H,W)."""
         return self.to_x(self._expected(codes))
 
-    def reconstruct(self, y: Tensor) -> Tensor:
+    def reconstruct(self, y: Tensor, label: Tensor | None = None) -> Tensor:
         return self._expected(self.codes(y))
 
     def losses(self, batch: Batch, generators: Sequence[Generator]) -> dict[str, Tensor]:

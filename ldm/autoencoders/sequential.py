@@ -68,7 +68,7 @@ class SequentialVAE(Model):
         """z (B,code) ~ N(0, I) -> the frames that are expected (B,T,channels,H,W)."""
         return self.pixels.mean(self.output(z, length))
 
-    def reconstruct(self, y: Tensor) -> Tensor:
+    def reconstruct(self, y: Tensor, label: Tensor | None = None) -> Tensor:
         return self.sample(self.posterior(y).mean, y.shape[1])
 
     def losses(self, batch: Batch, generators: Sequence[Generator]) -> dict[str, Tensor]:

@@ -104,8 +104,11 @@ class TDVAE(Model):
     def rollout(self, y: Tensor, jumps: Sequence[int], generators: Sequence[Generator] | None = None) -> Tensor:
         """Frames seen (B,T,channels,H,W) and jumps from the last -> what is foreseen (B,len(jumps),channels,H,W).
 
-        With generators states are drawn, else each is the mean of its distribution.
+        With generators states are drawn, else each is the mean of its distribution. ValueError for no jumps, and for
+        one that training has not asked for.
         """
+        if not jumps or not 1 <= min(jumps) <= max(jumps) <= self.jump:
+            raise ValueError(f"jumps {list(jumps)}: expected one or more, of 1 to {self.jump} frames")
         z, frames = _drawn(self.belief(self.beliefs(y)[:, -1]), generators), []
         for jump in jumps:
             z = _drawn(self.foresee(z, torch.full((len(y),), jump, device=y.device)), generators)

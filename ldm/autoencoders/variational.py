@@ -27,7 +27,8 @@ class Normal(NamedTuple):
     @classmethod
     def of(cls, features: Tensor, least: float = -30.0, most: float = 20.0) -> "Normal":
         """Features (B,2C,h,w) -> the first half is the mean, the second the log-variance, within limits."""
-        mean, logvar = features.chunk(2, dim=1)
+        whole = torch.promote_types(features.dtype, torch.float32)  # sums of many nats, under autocast too
+        mean, logvar = features.to(whole).chunk(2, dim=1)
         return cls(mean, logvar.clamp(least, most))
 
     def sample(self, generators: Sequence[Generator]) -> Tensor:
@@ -71,8 +72,9 @@ class VAE(Autoencoder):
     def code(self, y: Tensor) -> Tensor:
         return self.posterior(Batch(y)).mean
 
-    def reconstruct(self, y: Tensor) -> Tensor:
-        return self.pixels.mean(self.output(self.code(y), Batch(y)))
+    def reconstruct(self, y: Tensor, label: Tensor | None = None) -> Tensor:
+        batch = Batch(y, label)
+        return self.pixels.mean(self.output(self.posterior(batch).mean, batch))
 
     def losses(self, batch: Batch, generators: Sequence[Generator]) -> dict[str, Tensor]:
         q = self.posterior(batch)
@@ -141,12 +143,16 @@ class ConditionalVAE(VAE):
         return self.to_x(self.pixels.mean(self.output(z, Batch(z, label))))
 
     def losses(self, batch: Batch, generators: Sequence[Generator]) -> dict[str, Tensor]:
+        if not self.training:
+            return super().losses(batch, generators)
         withheld = uniform(generators).to(batch.y.device) < self.drop
         label = self._label(batch).masked_fill(withheld, self.classes)
         return super().losses(Batch(batch.y, label), generators)
 
     def _label(self, batch: Batch) -> Tensor:
-        """The class of each (B,); `classes` stands for none."""
+        """The class of each (B,); `classes` stands for none. ValueError for one that is not known."""
         if batch.label is not None:
+            if not 0 <= int(batch.label.min()) <= int(batch.label.max()) <= self.classes:
+                raise ValueError(f"labels to {int(batch.label.max())}: expected 0 to {self.classes - 1}")
             return batch.label
         return torch.full((len(batch.y),), self.classes, device=batch.y.device)

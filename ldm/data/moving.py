@@ -18,8 +18,8 @@ SPEED = 2  # pixels from a frame to the next along each axis, at most; never sti
 class MovingDigits:
     """`count` sequences of `length` frames of `side` x `side` pixels; sequence i is a function of `seed` and i alone.
 
-    Of `split` "train" or "test", whose digits are other ones. ValueError for a side below that of a digit, 8, or less
-    than one frame.
+    Of `split` "train" or "test", whose digits and flights are other ones. ValueError for a side below that of a digit,
+    8, or less than one frame.
     """
 
     classes = [str(label) for label in range(10)]
@@ -48,7 +48,7 @@ class MovingDigits:
         return {"kind": "moving digits", **told}
 
     def _sequence(self, index: int) -> tuple[np.ndarray, int]:
-        rng = np.random.default_rng([self.seed, index])
+        rng = np.random.default_rng([self.seed, index, self.split == "test"])
         number = int(rng.integers(len(self.digits)))
         start, speed = rng.uniform(0, self.room, 2), rng.integers(1, SPEED + 1, 2) * rng.choice([-1, 1], 2)
         frames = np.zeros((self.length, self.side, self.side), np.uint8)

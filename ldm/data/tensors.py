@@ -34,8 +34,8 @@ def numbers(
     sequences that are to be black and white.
     """
     if source == MOVING:
-        if binarise:
-            raise ValueError("moving digits are grey: expected no binarising")
+        if binarise or channels != 1:
+            raise ValueError("moving digits are grey: expected one channel, and no binarising")
         return MovingDigits(split or "train", side, length, count, seed)
     names = [part for part, _ in data.parts_of(source)]
     endless = any(name in data.DRAWN for name in names)
@@ -55,13 +55,14 @@ class Tensors:
     """
 
     def __init__(self, items: Any, channels: int = 1):
-        mode = "L" if channels == 1 else "RGB"
         found = [items[i] for i in tqdm(range(len(items)), desc="reading", disable=None, delay=2)]
         sizes = {picture.size for picture, *_ in found}
         if len(sizes) != 1:
             raise ValueError(f"pictures of {len(sizes)} sizes: expected one, at least of one picture")
-        pixels = np.stack([np.asarray(picture.convert(mode)) for picture, *_ in found])
-        self.pixels = torch.from_numpy(pixels).view(*pixels.shape[:3], channels).movedim(-1, 1).contiguous()
+        pixels = np.stack([np.asarray(picture.convert("RGB")) for picture, *_ in found])
+        if channels == 1:  # the mean, as `Autoencoder.to_y` takes it
+            pixels = np.rint(pixels.mean(-1, keepdims=True)).astype(np.uint8)
+        self.pixels = torch.from_numpy(pixels).movedim(-1, 1).contiguous()
         labels = [getattr(item, "label", None) for item in found]
         self.labels = None if None in labels else torch.tensor(labels)
         self.classes: list[str] = getattr(items, "classes", [])

@@ -43,7 +43,7 @@ def evaluate_autoencoder(
     if isinstance(model, Quantizing):
         used = model.used([torch.cat(level) for level in zip(*codes, strict=True)])
         found |= {name: float(value) for name, value in used.items()}
-    if prior is not None and features is not None and isinstance(model, Autoencoder):
+    if prior is not None and features is not None and isinstance(model, Autoencoder) and len(data) > 1:
         true = features(data.batch(range(len(data)))[0])
         drawn = model.to_y(prior.pictures(model, len(data), Generator().manual_seed(seed))).clamp(0, 1)
         found["distance"] = frechet(features(drawn), true)
@@ -54,7 +54,7 @@ def _rows(model: Model, batch: Batch, generators: list[Generator], samples: int)
     """The figures of each picture, or sequence."""
     parts = {name: part for name, part in model.losses(batch, generators).items() if "perplexity" not in name}
     if isinstance(model, Autoencoder | SequentialVAE):
-        parts["error"] = (model.reconstruct(batch.y) - batch.y).square().flatten(1).mean(1)
+        parts["error"] = (model.reconstruct(*batch) - batch.y).square().flatten(1).mean(1)
     if isinstance(model, VAE):
         parts["elbo"] = -parts["reconstruction"] - parts["kl"]
         parts["log_likelihood"] = model.log_likelihood(batch, generators, samples)
@@ -76,13 +76,13 @@ def frechet(one: np.ndarray, other: np.ndarray) -> float:
 def classifier_features(data: Any, seed: int = 0) -> Features:
     """The hidden layer of a small network that was taught the data's classes (scikit-learn's, 64 units).
 
-    Where they have none it was taught by how many quarters each of the first `TURNED` pictures was turned (Gidaris et
-    al. 2018).
+    Where they have none, or one, it was taught by how many quarters each of the first `TURNED` pictures was turned
+    (Gidaris et al. 2018).
     """
     from sklearn.neural_network import MLPClassifier
 
     y, labels = data.batch(range(len(data)))
-    if labels is None:
+    if labels is None or len(labels.unique()) < 2:
         y = torch.cat([torch.rot90(y[:TURNED], quarters, (2, 3)) for quarters in range(4)])
         labels = torch.arange(4).repeat_interleave(len(y) // 4)
     network = MLPClassifier((64,), random_state=seed, max_iter=300).fit(_flat(y), labels.numpy())

@@ -154,8 +154,11 @@ def peer(model: Autoencoder) -> Any:
     if isinstance(model, VAE):
         return models.VAE(models.VAEConfig(**sizes, reconstruction_loss="bce"), Encoder(), Decoder())
     if isinstance(model, VQVAE):
-        told = {"num_embeddings": model.entries, "commitment_loss_factor": model.commitment, "decay": model.decay}
-        return models.VQVAE(models.VQVAEConfig(**sizes, use_ema=True, **told), Encoder(), Decoder())
+        told = {"num_embeddings": model.entries, "decay": model.decay, "use_ema": True}
+        told["commitment_loss_factor"] = model.commitment * model.shape.code  # there of a mean, here of a sum
+        theirs = models.VQVAE(models.VQVAEConfig(**sizes, **told), Encoder(), Decoder())
+        theirs.quantizer.embeddings.copy_(model.books[0].vectors)
+        return theirs
     return models.AE(models.AEConfig(**sizes), Encoder(), Decoder())
 
 

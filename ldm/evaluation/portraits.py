@@ -72,13 +72,15 @@ def samples(model: Autoencoder, prior: Any, count: int = 64, seed: int = 0) -> I
 
 @torch.no_grad()
 def interpolation(model: Autoencoder, y: Tensor, frames: int = 9) -> Image.Image:
-    """Pairs y (2B,channels,H,W), each with the next -> a strip for each pair.
+    """Pairs y (2B,channels,H,W), each with the next -> a strip for each pair; ValueError for no pair.
 
     With codes of no structure what lies midway is often nothing; compare it with the plain blend below.
     """
+    if len(y) < 2:
+        raise ValueError("one picture: expected two, to go from one to the other")
     ways = torch.linspace(0, 1, frames)
     rows = []
-    for one, other in y.unflatten(0, (-1, 2)):
+    for one, other in zip(y[::2], y[1::2], strict=False):
         codes = model.code(torch.stack([one, other]))
         between = torch.stack([torch.lerp(codes[0], codes[1], way) for way in ways])
         rows += [model.to_y(model.decode(between)), torch.stack([torch.lerp(one, other, way) for way in ways])]
@@ -120,6 +122,8 @@ def rollout(model: TDVAE, y: Tensor, seen: int) -> Image.Image:
 
     Above all frames; below those seen, then what was foreseen, step by step.
     """
+    if seen >= y.shape[1]:
+        raise ValueError(f"sequences of {y.shape[1]} frames: expected more than the {seen} that are shown")
     foreseen = model.rollout(y[:, :seen], [1] * (y.shape[1] - seen))
     told = torch.cat([y[:, :seen], foreseen], dim=1)
     return _rows(list(chain.from_iterable(zip(y, told, strict=True))))
@@ -134,12 +138,15 @@ def scatter(model: Autoencoder, y: Tensor, label: Tensor | None = None) -> Image
         centred = codes - codes.mean(0)
         directions = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
         share = float((centred @ directions.t()).square().sum() / centred.square().sum())
-        codes, names = centred @ directions.t(), ("first principal component", f"second ({share:.0%} of the variance)")
+        codes, names = (
+            centred @ directions.t(),
+            ("first principal component", f"second (both: {share:.0%} of the variance)"),
+        )
     figure, axes = _figure((6, 5))
     places = codes.t() if codes.shape[1] == 2 else (codes[:, 0], torch.zeros(len(codes)))
     points = axes.scatter(*places, s=6, **({} if label is None else {"c": label, "cmap": "tab10"}))
     if label is not None:
-        axes.legend(*points.legend_elements(), title="class", fontsize=8)
+        axes.legend(*points.legend_elements(num=None), title="class", fontsize=8)
     axes.set(xlabel=names[0], ylabel=names[1])
     return _drawn(figure)
 

@@ -61,4 +61,4 @@ def code_moments(model: Autoencoder, data: Any, count: int = MEASURED) -> tuple[
         codes.append(q.mean.double())
         variances.append(q.logvar.double().exp())
     mean, noise = (torch.cat(found).movedim(1, 0).flatten(1) for found in (codes, variances))
-    return mean.mean(1), (mean.var(1) + noise.mean(1)).sqrt().clamp_min(1e-6)
+    return mean.mean(1), (mean.var(1, correction=0) + noise.mean(1)).sqrt().clamp_min(1e-6)

@@ -1,6 +1,7 @@
 """ldm train autoencoder: any of the family, on digits, pictures or sequences."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -128,11 +129,13 @@ def _classes(data: str, learnt: Any) -> dict[str, int]:
 def _shape(name: str, data: str, preset: str | None, sizes: dict[str, Any]) -> "Shape":
     """The preset's, or that which goes with the kind and the data, with what was asked for in its place."""
     from ldm.autoencoders.presets import SHAPES, kind_of
+    from ldm.data.digits import is_idx
 
     kind_of(name)
     if (name in SEQUENTIAL) != (data == "moving"):
         raise ValueError(f"--data {data}: expected moving for {' and '.join(SEQUENTIAL)}, pictures for the others")
-    usual = "frames" if name in SEQUENTIAL else "pictures" if name == "vq2" or data == "emoji" else "digits"
+    usual = "frames" if name in SEQUENTIAL else "digits" if data == "digits" and name != "vq2" else "pictures"
+    usual = "784-400-20" if is_idx(Path(data)) and name != "vq2" else usual
     options.one_of("--preset", preset or usual, SHAPES)
     asked = dict(sizes)
     if "side" in asked:
