@@ -152,9 +152,14 @@ def test_the_sparse_penalty_makes_codes_sparse(digits, others, tmp_path):
     def size(model):
         return model.code(others.batch(range(100))[0]).detach().abs().mean()
 
+    def tails(model):
+        """Fourth moments over squared second ones: more where few numbers are far from 0, whatever their scale."""
+        z = model.code(others.batch(range(100))[0]).detach()
+        return z.pow(4).mean() / z.square().mean() ** 2
+
     plain = trained(AE, tmp_path / "plain", digits)
     sparse = trained(SparseAE, tmp_path / "sparse", digits, weight=3.0)
-    assert size(sparse) < 0.5 * size(plain)
+    assert size(sparse) < 0.5 * size(plain) and tails(sparse) > 1.5 * tails(plain)
     rare = trained(SparseAE, tmp_path / "rare", digits, penalty="kl", weight=10.0, rho=0.1)
     often = trained(SparseAE, tmp_path / "often", digits, penalty="kl", weight=0.0)
     assert abs(size(rare) - 0.1) < 0.5 * abs(size(often) - 0.1)
@@ -165,6 +170,8 @@ def test_the_contractive_penalty_shrinks_the_jacobian(digits, others, tmp_path):
     contractive = trained(ContractiveAE, tmp_path / "contractive", digits, weight=1.0)
     y = others.batch(range(50))[0]
     assert contractive.jacobian_norm(y).mean() < 0.5 * plain.jacobian_norm(y).mean()
+    slopes = [(m.jacobian_norm(y).mean() / m.code(y).var(0).sum()).item() for m in (contractive, plain)]
+    assert slopes[0] < 0.8 * slopes[1]  # whatever the scale of the codes
 
 
 def test_denoising_beats_the_plain_one_on_corrupted_pictures(others, tmp_path):

@@ -82,12 +82,12 @@ class MixturePrior(NormalPrior):
         from sklearn.mixture import GaussianMixture
 
         codes = torch.cat([model.code(y).flatten(1) for y, _ in batches(data)])
-        found = GaussianMixture(min(components, len(codes)), random_state=seed, reg_covar=1e-4).fit(
-            codes.double().numpy()
-        )
-        factors = torch.linalg.cholesky(torch.from_numpy(found.covariances_))
-        numbers = torch.from_numpy(found.weights_), torch.from_numpy(found.means_), factors
-        return cls(_size(model), *(number.float() for number in numbers))
+        mean, deviation = codes.double().mean(0), codes.double().std(0).clamp_min(1e-12)
+        mixture = GaussianMixture(min(components, len(codes)), random_state=seed, reg_covar=1e-4)
+        found = mixture.fit(((codes - mean) / deviation).numpy())  # a floor of variances means as much for any scale
+        factors = deviation[:, None] * torch.linalg.cholesky(torch.from_numpy(found.covariances_))
+        means = mean + deviation * torch.from_numpy(found.means_)
+        return cls(_size(model), torch.from_numpy(found.weights_).float(), means.float(), factors.float())
 
     def sample(self, count: int, generator: Generator) -> Tensor:
         which = torch.multinomial(self.shares, count, replacement=True, generator=generator)

@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from ldm.autoencoders.base import Batch, Model
 from ldm.autoencoders.networks import Shape, decoder, encoder
-from ldm.autoencoders.variational import Normal
+from ldm.autoencoders.variational import Normal, importance_weighted
 
 
 class Frames(nn.Module):
@@ -46,6 +46,8 @@ class SequentialVAE(Model):
         hidden: int = 128,
     ):
         super().__init__(shape, likelihood, sigma)
+        if min(code, hidden) < 1:
+            raise ValueError(f"code {code}, hidden {hidden}: expected 1 or more of each")
         self.code, self.hidden = code, hidden
         self.frames = Frames(shape)
         self.reader = nn.GRU(shape.code, hidden, batch_first=True)
@@ -70,6 +72,11 @@ class SequentialVAE(Model):
 
     def reconstruct(self, y: Tensor, label: Tensor | None = None) -> Tensor:
         return self.sample(self.posterior(y).mean, y.shape[1])
+
+    def log_likelihood(self, batch: Batch, generators: Sequence[Generator], samples: int = 100) -> Tensor:
+        """A lower bound of log p(y) (B,) of sequences, in nats, that tends to it with `samples`."""
+        q, length = self.posterior(batch.y), batch.y.shape[1]
+        return importance_weighted(q, lambda z: self.pixels.nll(self.output(z, length), batch.y), generators, samples)
 
     def losses(self, batch: Batch, generators: Sequence[Generator]) -> dict[str, Tensor]:
         """Frames (B,T,channels,H,W), a generator for each sequence -> nats per sequence (B,)."""

@@ -6,7 +6,7 @@ ConditionalVAE  all of it given a class      (Sohn et al. 2015)
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -81,14 +81,23 @@ class VAE(Autoencoder):
         return {"reconstruction": self.pixels.nll(self.output(q.sample(generators), batch), batch.y), "kl": q.kl()}
 
     def log_likelihood(self, batch: Batch, generators: Sequence[Generator], samples: int = 100) -> Tensor:
-        """A lower bound of log p(y) (B,) in nats that tends to it with `samples` (Burda et al. 2016, equation 8)."""
-        q, ratios = self.posterior(batch), []
-        prior = Normal(torch.zeros_like(q.mean), torch.zeros_like(q.mean))
-        for _ in range(samples):
-            z = q.sample(generators)
-            given = -self.pixels.nll(self.output(z, batch), batch.y)
-            ratios.append(given + prior.log_density(z) - q.log_density(z))
-        return torch.stack(ratios).logsumexp(0) - math.log(samples)
+        """A lower bound of log p(y) (B,) in nats that tends to it with `samples`."""
+        q = self.posterior(batch)
+        return importance_weighted(q, lambda z: self.pixels.nll(self.output(z, batch), batch.y), generators, samples)
+
+
+def importance_weighted(
+    q: Normal, nll: Callable[[Tensor], Tensor], generators: Sequence[Generator], samples: int
+) -> Tensor:
+    """q(z | y), and z -> -log p(y | z) (B,) -> a lower bound of log p(y) (B,), in nats.
+
+    Burda et al. 2016, equation 8.
+    """
+    prior, ratios = Normal(torch.zeros_like(q.mean), torch.zeros_like(q.mean)), []
+    for _ in range(samples):
+        z = q.sample(generators)
+        ratios.append(prior.log_density(z) - nll(z) - q.log_density(z))
+    return torch.stack(ratios).logsumexp(0) - math.log(samples)
 
 
 class BetaVAE(VAE):

@@ -29,22 +29,25 @@ def numbers(
 ) -> "Tensors | MovingDigits":
     """Any source that `ldm.data.open` takes, or "moving" digits -> what its pictures of `side` x `side` are made of.
 
-    Without a split, the training's where there is one. `count` is how many of what has no end, `length` how many frames
-    a sequence has. `binarise` makes black and white of what is grey (see `Tensors.binarised`). ValueError for
-    sequences that are to be black and white.
+    Without a split, the training's where there is one; "all" is all there is. `count` is how many of what has no end,
+    `length` how many frames a sequence has. `binarise` makes black and white of what is grey (see
+    `Tensors.binarised`). ValueError for sequences that are to be black and white, or of colours.
     """
     if source == MOVING:
         if binarise or channels != 1:
             raise ValueError("moving digits are grey: expected one channel, and no binarising")
         return MovingDigits(split or "train", side, length, count, seed)
     names = [part for part, _ in data.parts_of(source)]
-    endless = any(name in data.DRAWN for name in names)
-    parted = source == "digits" or is_idx(Path(source)) or (Path(source) / "train").is_dir()
-    found = data.open(
-        source, side, split=split or ("train" if parted else None), count=count if endless else None, seed=seed
-    )
+    endless = len(names) > 1 or source in data.DRAWN
+    part = None if split == "all" else split or ("train" if parted(source) else None)
+    found = data.open(source, side, split=part, count=count if endless else None, seed=seed)
     made = Tensors(found, channels)
     return made.binarised(seed) if binarise else made
+
+
+def parted(source: str) -> bool:
+    """Whether a source that is read has splits, train and test among them."""
+    return source == "digits" or is_idx(Path(source)) or (Path(source) / "train").is_dir()
 
 
 class Tensors:

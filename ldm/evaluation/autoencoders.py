@@ -2,6 +2,7 @@
 
 error        mean squared error of a pixel in [0,1]
 nats         -log p(y | z) and, of the variational ones, the KL, the ELBO, and the bound of log p(y) of many samples
+foresight    of TD-VAE: the error of frames to come, beside that of the last one seen
 perplexity   of a codebook's entries, each level
 distance     between samples and pictures: Frechet's, of a small classifier's features  (Heusel et al. 2017)
 """
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from ldm.autoencoders import VAE, Autoencoder, Batch, SequentialVAE
+from ldm.autoencoders import TDVAE, VAE, Autoencoder, Batch, SequentialVAE
 from ldm.autoencoders.base import Model, batches
 from ldm.autoencoders.quantized import Quantizing
 
@@ -55,10 +56,28 @@ def _rows(model: Model, batch: Batch, generators: list[Generator], samples: int)
     parts = {name: part for name, part in model.losses(batch, generators).items() if "perplexity" not in name}
     if isinstance(model, Autoencoder | SequentialVAE):
         parts["error"] = (model.reconstruct(*batch) - batch.y).square().flatten(1).mean(1)
-    if isinstance(model, VAE):
+    if isinstance(model, TDVAE):
+        parts |= _foresight(model, batch.y)
+    if isinstance(model, VAE | SequentialVAE):
         parts["elbo"] = -parts["reconstruction"] - parts["kl"]
         parts["log_likelihood"] = model.log_likelihood(batch, generators, samples)
     return [{name: float(part[i]) for name, part in parts.items()} for i in range(len(batch.y))]
+
+
+def _foresight(model: TDVAE, y: Tensor) -> dict[str, Tensor]:
+    """Frames y (B,T,channels,H,W), the first third of which are seen -> squared errors about the others (B,).
+
+    Of what is foreseen, frame by frame, and of the last frame that was seen, as if it stayed.
+    """
+    seen = third(y.shape[1])
+    foreseen, coming = model.rollout(y[:, :seen], [1] * (y.shape[1] - seen)), y[:, seen:]
+    guesses = {"foresight_error": foreseen, "stillness_error": y[:, seen - 1 : seen]}
+    return {name: (guess - coming).square().flatten(1).mean(1) for name, guess in guesses.items()}
+
+
+def third(length: int) -> int:
+    """Frames of a sequence -> how many of them a model of sequences is shown, when it is to foresee the others."""
+    return max(1, length // 3)
 
 
 def frechet(one: np.ndarray, other: np.ndarray) -> float:

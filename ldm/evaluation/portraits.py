@@ -24,20 +24,22 @@ from torch import Generator, Tensor
 
 from ldm.autoencoders import TDVAE, Autoencoder, DenoisingAE, SequentialVAE
 from ldm.autoencoders.quantized import Quantizing
+from ldm.evaluation.autoencoders import third
 from ldm.images import grid, to_images
 
 LEAST = 64  # pixels that a small picture's longer side is enlarged to, or a little below
 
 
-def portraits(model: Any, data: Any, prior: Any = None, seen: int = 4) -> dict[str, Callable[[], Image.Image]]:
+def portraits(model: Any, data: Any, prior: Any = None) -> dict[str, Callable[[], Image.Image]]:
     """A model, data that it has not seen and, where it generates, its prior -> everything above that it can be shown
-    in, by name, each made when it is called. `seen` is how many frames a rollout begins with.
+    in, by name, each made when it is called. A rollout begins with a third of the frames.
     """
     first = partial(_first, data)
     if isinstance(model, TDVAE):
-        return {"rollout": lambda: rollout(model, first(6), seen)}
+        return {"rollout": lambda: rollout(model, y := first(6), third(y.shape[1]))}
     if isinstance(model, SequentialVAE):
-        return {"sequences": lambda: sequences(model, first(6))}
+        drawn = partial(flights, model, data.batch([0])[0].shape[1])
+        return {"sequences": lambda: sequences(model, first(6)), "samples": drawn}
     found = {
         "reconstructions": lambda: reconstructions(model, first(16)),
         "interpolation": lambda: interpolation(model, first(8)),
@@ -114,6 +116,13 @@ def undone(model: DenoisingAE, y: Tensor, seed: int = 0) -> Image.Image:
 def sequences(model: SequentialVAE, y: Tensor) -> Image.Image:
     """Frames y (B,T,channels,H,W) -> two rows for each sequence."""
     return _rows(list(chain.from_iterable(zip(y, model.reconstruct(y), strict=True))))
+
+
+@torch.no_grad()
+def flights(model: SequentialVAE, length: int, count: int = 8, seed: int = 0) -> Image.Image:
+    """Codes from N(0, I) -> a row for each sequence of `length` frames."""
+    z = torch.randn(count, model.code, generator=Generator().manual_seed(seed))
+    return _rows(list(model.sample(z, length)))
 
 
 @torch.no_grad()

@@ -10,13 +10,15 @@ from ldm.cli import options
 if TYPE_CHECKING:
     from ldm.autoencoders.base import Model
 
+SPLIT = "A part of the data, or all.  [default: what training does not see, where there is such a part]"
+
 
 def autoencoder(
     model: Annotated[str, typer.Argument(metavar="FOLDER", help="What ldm train autoencoder wrote: OUT/autoencoder.")],
     data: Annotated[
         str | None, typer.Option(help="As for ldm train autoencoder.  [default: digits; moving for sequences]")
     ] = None,
-    split: Annotated[str | None, typer.Option(help="A part of the data.  [default: test; heldout of emoji]")] = None,
+    split: Annotated[str | None, typer.Option(help=SPLIT)] = None,
     count: Annotated[int, typer.Option(help="Of what has no end: how many.")] = 1000,
     length: Annotated[int, typer.Option(help="Frames of a sequence.")] = 12,
     binarise: Annotated[bool, typer.Option("--binarise", help="Every pixel drawn once to be black or white.")] = False,
@@ -72,11 +74,17 @@ def _data(
     """What a model could have learnt from, and what it has not seen."""
     from ldm.autoencoders import Autoencoder
     from ldm.data import UNSEEN
-    from ldm.data.tensors import MOVING, numbers
+    from ldm.data.tensors import MOVING, numbers, parted
 
     still = isinstance(model, Autoencoder)
     source = data or ("digits" if still else MOVING)
     if still == (source == MOVING):
         raise ValueError(f"--data {source}: the model is of {'single pictures' if still else 'sequences: moving'}")
+    split = split or UNSEEN.get(source) or ("test" if parted(source) or source == MOVING else None)
+    if split is None:
+        raise ValueError(f"--data {source}: there is no part that training does not see; expected --split all")
     told = model.shape.size[0], model.shape.channels, count, length, seed, binarise
-    return numbers(source, None, *told), numbers(source, split or UNSEEN.get(source, "test"), *told)
+    learnt, unseen = (numbers(source, part, *told) for part in (None, split))
+    if learnt.classes != unseen.classes:
+        raise ValueError(f"{source}: classes {learnt.classes} in the training, {unseen.classes} in {split}")
+    return learnt, unseen

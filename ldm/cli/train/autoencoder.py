@@ -39,6 +39,7 @@ SHAPE: dict[str, Any] = {  # of Shape; what is not given is the preset's
     "channels": Annotated[int | None, _option(SIZES, "1 for grey, 3 for colours.")],
     "code": Annotated[int | None, _option(SIZES, "Numbers of a code, or of each of its places.")],
     "network": Annotated[str | None, _option(SIZES, "dense or conv.")],
+    "vector": Annotated[bool | None, _option(SIZES, "conv: one code for the picture, or a map.", "--vector/--map")],
     "widths": Annotated[str | None, _option(SIZES, WIDTHS)],
 }
 OWN: dict[str, Any] = {  # of the constructors; what is not given is their default
@@ -49,9 +50,12 @@ OWN: dict[str, Any] = {  # of the constructors; what is not given is their defau
     "penalty": Annotated[str | None, _option(LOSS, "sparse: l1, or kl of the mean activation.")],
     "rho": Annotated[float | None, _option(LOSS, "sparse, kl: what the mean activation should be.")],
     "weight": Annotated[float | None, _option(LOSS, "sparse, contractive: how much the penalty counts.")],
+    "drop": Annotated[float | None, _option(LOSS, "conditional: the share of classes that is withheld.")],
     "beta": Annotated[float | None, _option(LOSS, "beta: how much the KL counts.")],
     "entries": Annotated[int | None, _option(QUANTIZED, "Entries of a codebook.")],
     "commitment": Annotated[float | None, _option(QUANTIZED, "How much the encoder's distance to them counts.")],
+    "decay": Annotated[float | None, _option(QUANTIZED, "ema: how much of an entry stays in a step.")],
+    "revive": Annotated[float | None, _option(QUANTIZED, "Entries that stand for less are moved; 0: never.")],
     "update": Annotated[str | None, _option(QUANTIZED, "How entries follow: ema or loss.")],
     "state": Annotated[int | None, _option(SEQUENCES, "td: numbers of a state.")],
     "hidden": Annotated[int | None, _option(SEQUENCES, "Width of the recurrent networks.")],
@@ -99,6 +103,8 @@ def autoencoder(
     """
     options.at_least_one(samples=samples, length=length, prior_steps=prior_steps)
     data = data or ("moving" if name in SEQUENTIAL else "digits")
+    if name == "sequential" and "code" in sizes:  # of a sequence; the shape's is that of a frame
+        own["code"] = sizes.pop("code")
     shape = _shape(name, data, preset, sizes)
 
     import torch
