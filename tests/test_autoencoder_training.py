@@ -145,6 +145,12 @@ def test_codes_are_of_mean_0_and_variance_1_in_the_latent_space(kind, digits, tm
     torch.testing.assert_close((mean.var(0) + logvar.exp().mean(0)).flatten(), torch.ones(4), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize(("kind", "told"), [(VQVAE, {}), (SparseAE, {"penalty": "kl"})])
+def test_what_learns_from_whole_batches_refuses_parts(kind, told, digits, tmp_path):
+    with pytest.raises(ValueError, match="no accumulation"):
+        train_autoencoder(made(kind, **told), tmp_path, digits, Plan(steps=1, batch_size=4, accumulation=2))
+
+
 # ---- what each difference does, on digits ----
 
 

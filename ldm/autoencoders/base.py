@@ -40,6 +40,7 @@ class Model(nn.Module):
     """
 
     weights: Mapping[str, float] = {}  # how much each loss counts; 1 for one that is not named
+    splits = True  # the parts of a batch may be learnt from one by one: nothing depends on the batch as a whole
 
     def __init__(self, shape: Shape, likelihood: str, sigma: float):
         super().__init__()

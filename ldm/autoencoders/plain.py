@@ -110,7 +110,7 @@ class SparseAE(AE):
         if not 0 < rho < 1 or not weight >= 0:
             raise ValueError(f"rho {rho}, weight {weight}: expected 0 < rho < 1, and a weight of 0 or more")
         self.penalty, self.weight, self.rho = penalty, weight, rho
-        self.weights = {"sparsity": weight}
+        self.weights, self.splits = {"sparsity": weight}, penalty == "l1"
 
     def code(self, y: Tensor) -> Tensor:
         z = super().code(y)

@@ -100,6 +100,7 @@ def perplexity(index: Tensor, entries: int) -> Tensor:
 class Quantizing(Autoencoder):
     """`entries` vectors of `shape.code` numbers on each level; the commitment counts `commitment` times."""
 
+    splits = False  # codebooks follow whole batches
     perplexities: tuple[str, ...]  # the name of each level's, from the top
 
     def __init__(

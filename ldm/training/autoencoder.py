@@ -36,8 +36,11 @@ def train_autoencoder(model: Model, out: Path, data: Any, plan: Plan, preview: P
     """A new model, and data whose `batch(indices)` gives (y, labels) -> the model trained, in `out`/autoencoder.
 
     Mean and deviation of its codes are measured on the data, so that in its latent space they are 0 and 1. The run's
-    state, log and pictures lie in `out` too; the same call goes on from there.
+    state, log and pictures lie in `out` too; the same call goes on from there. ValueError for several processes, and
+    for accumulation, where what is learnt depends on whole batches.
     """
+    if not model.splits and processes.here().num_processes * plan.accumulation > 1:
+        raise ValueError(f"{type(model).__name__} learns from whole batches: expected one process, and no accumulation")
     settings = {"kind": "autoencoder", "model": model.config}
     average: Any = fit(AutoencoderObjective(model), data, plan, out, settings=settings, preview=preview)
     trained = average.model
