@@ -179,3 +179,15 @@ def test_the_embedded_model_equals_diffusers(embedded, sampler, guidance):
     assert torch.allclose(z, expected, atol=1e-4, rtol=0)
     images = embedded.text_to_image("a red apple", noise=noise, sampler=sampler, **told)
     assert np.abs(pixels(images) - pixels(theirs("a red apple", latents=noise, **told).images)).max() <= 1
+
+
+def test_the_embedded_model_in_four_steps_is_it_with_adapters(embedded):
+    quick = LatentDiffusion.from_pretrained("emoji-lcm")
+    image = quick.text_to_image("a red apple", seed=0)[0]
+    told = image.info["ldm"]
+    assert (told["num_inference_steps"], told["guidance_scale"], told["sampler"]) == (4, 1.0, "lcm")
+    assert torch.equal(quick.text("a red apple"), embedded.text("a red apple"))
+    ones, others = (model.denoiser.unet.state_dict() for model in (quick, embedded))
+    assert ones.keys() == others.keys() and any(not torch.equal(ones[name], others[name]) for name in ones)
+    slow = embedded.text_to_image("a red apple", seed=0)[0]
+    assert np.abs(pixels([image]) - pixels([slow])).mean() < 40
