@@ -142,7 +142,9 @@ def test_codes_are_of_mean_0_and_variance_1_in_the_latent_space(kind, digits, tm
     with torch.no_grad():
         mean, logvar = space.posterior(model.to_x(digits.batch(range(200))[0]))
     torch.testing.assert_close(mean.mean(0).flatten(), torch.zeros(4), atol=1e-4, rtol=0)
-    torch.testing.assert_close((mean.var(0) + logvar.exp().mean(0)).flatten(), torch.ones(4), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        (mean.var(0, correction=0) + logvar.exp().mean(0)).flatten(), torch.ones(4), atol=1e-3, rtol=0
+    )
 
 
 @pytest.mark.parametrize(("kind", "told"), [(VQVAE, {}), (SparseAE, {"penalty": "kl"})])

@@ -27,5 +27,5 @@ def test_notebook_defines_nothing(path):
 
 
 def test_there_are_notebooks():
-    known = ["01_latents", "02_noising", "03_text_to_image", "04_editing", "05_training"]
+    known = ["01_latents", "02_noising", "03_text_to_image", "04_editing", "05_training", "06_autoencoders"]
     assert [path.stem for path in NOTEBOOKS] == known

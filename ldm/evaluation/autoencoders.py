@@ -7,6 +7,7 @@ perplexity   of a codebook's entries, each level
 distance     between samples and pictures: Frechet's, of a small classifier's features  (Heusel et al. 2017)
 """
 
+import warnings
 from collections.abc import Callable
 from statistics import fmean
 from typing import Any
@@ -98,13 +99,17 @@ def classifier_features(data: Any, seed: int = 0) -> Features:
     Where they have none, or one, it was taught by how many quarters each of the first `TURNED` pictures was turned
     (Gidaris et al. 2018).
     """
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.neural_network import MLPClassifier
 
     y, labels = data.batch(range(len(data)))
     if labels is None or len(labels.unique()) < 2:
         y = torch.cat([torch.rot90(y[:TURNED], quarters, (2, 3)) for quarters in range(4)])
         labels = torch.arange(4).repeat_interleave(len(y) // 4)
-    network = MLPClassifier((64,), random_state=seed, max_iter=300).fit(_flat(y), labels.numpy())
+    network = MLPClassifier((64,), random_state=seed, max_iter=300)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # features need no last digit
+        network.fit(_flat(y), labels.numpy())
     return lambda y: np.maximum(_flat(y) @ network.coefs_[0] + network.intercepts_[0], 0)
 
 
