@@ -20,6 +20,7 @@ import ldm
 from ldm import images, metadata
 from ldm.evaluation.digits import recognised
 from ldm.evaluation.processes import machine, versions
+from ldm.files import write_json
 
 FAMILY = {  # name: what ldm train autoencoder is told, and ldm evaluate autoencoder
     "ae": ("ae", ""),
@@ -64,7 +65,7 @@ def main() -> None:
     }  # fmt: skip
     print(table(family | {f"diffusion on {name}": figures for name, (figures, _) in drawn.items()}))
     if told.json:
-        told.json.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        write_json(told.json, found)
     if told.samples:
         pictures = [picture for _, own in drawn.values() for picture in own[:20]]
         enlarged = [picture.resize((64, 64), Image.Resampling.NEAREST) for picture in pictures]

@@ -147,10 +147,8 @@ def scatter(model: Autoencoder, y: Tensor, label: Tensor | None = None) -> Image
         centred = codes - codes.mean(0)
         directions = torch.linalg.svd(centred, full_matrices=False).Vh[:2]
         share = float((centred @ directions.t()).square().sum() / centred.square().sum())
-        codes, names = (
-            centred @ directions.t(),
-            ("first principal component", f"second (both: {share:.0%} of the variance)"),
-        )
+        codes = centred @ directions.t()
+        names = ("first principal component", f"second (both: {share:.0%} of the variance)")
     figure, axes = _figure((6, 5))
     places = codes.t() if codes.shape[1] == 2 else (codes[:, 0], torch.zeros(len(codes)))
     points = axes.scatter(*places, s=6, **({} if label is None else {"c": label, "cmap": "tab10"}))

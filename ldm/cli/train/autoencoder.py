@@ -135,20 +135,31 @@ def _classes(data: str, learnt: Any) -> dict[str, int]:
 def _shape(name: str, data: str, preset: str | None, sizes: dict[str, Any]) -> "Shape":
     """The preset's, or that which goes with the kind and the data, with what was asked for in its place."""
     from ldm.autoencoders.presets import SHAPES, kind_of
-    from ldm.data.digits import is_idx
 
     kind_of(name)
     if (name in SEQUENTIAL) != (data == "moving"):
         raise ValueError(f"--data {data}: expected moving for {' and '.join(SEQUENTIAL)}, pictures for the others")
-    usual = "frames" if name in SEQUENTIAL else "digits" if data == "digits" and name != "vq2" else "pictures"
-    usual = "784-400-20" if is_idx(Path(data)) and name != "vq2" else usual
-    options.one_of("--preset", preset or usual, SHAPES)
+    preset = preset or _usual(name, data)
+    options.one_of("--preset", preset, SHAPES)
     asked = dict(sizes)
     if "side" in asked:
         asked["size"] = (asked.pop("side"),) * 2
     if "widths" in asked:
         asked["widths"] = _widths(asked["widths"])
-    return replace(SHAPES[preset or usual], **asked)
+    return replace(SHAPES[preset], **asked)
+
+
+def _usual(name: str, data: str) -> str:
+    """The preset that goes with a kind and with data."""
+    from ldm.data.digits import is_idx
+
+    if name in SEQUENTIAL:
+        return "frames"
+    if name == "vq2":
+        return "pictures"
+    if data == "digits":
+        return "digits"
+    return "784-400-20" if is_idx(Path(data)) else "pictures"
 
 
 def _widths(text: str) -> tuple[int, ...]:
