@@ -24,7 +24,7 @@ from ldm.training.loop import _Samples, fit
 from ldm.training.order import batches, places, shares
 from ldm.training.plan import Plan
 from ldm.training.randomness import keyed, number, streams
-from ldm.training.state import State
+from ldm.training.state import SETTLE_EVERY, State
 from ldm.training.step import advance
 from ldm.training.vae import Recipe, VAEObjective, autoencoder
 
@@ -182,6 +182,21 @@ def test_only_what_an_objective_names_is_averaged():
     assert [name for name, _ in state.average.named_parameters()] == ["net.weight", "net.bias"]
     assert {"model/critic.weight", "average/net.weight"} < state.tensors().keys()
     assert "average/critic.weight" not in state.tensors()
+
+
+def test_momentum_that_faded_becomes_nothing_before_it_is_denormal():
+    """As where a unit no longer fires: its gradient is 0 for good."""
+    told, objective = plan(batch_size=1, steps=1200, weight_decay=0.0), Grouped()
+    state = State(objective, told, CPU)
+    for step in range(told.steps):
+        for parameter in objective.parameters():
+            parameter.grad = torch.ones_like(parameter) if step == 0 else torch.zeros_like(parameter)
+        state.optimizer.step()
+        if step % SETTLE_EVERY == 0:
+            state.settle()
+        momenta = [slots["exp_avg"] for slots in state.optimizer.state.values()]
+        assert all((momentum == 0).all() or momentum.min() > torch.finfo(torch.float32).tiny for momentum in momenta)
+    assert momenta and all((momentum == 0).all() for momentum in momenta)
 
 
 # ---- a step ----

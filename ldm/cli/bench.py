@@ -57,7 +57,7 @@ def training(
 @app.command()
 def autoencoders(
     side: Annotated[int, typer.Option(help="Height and width that the digits are brought to.")] = 28,
-    epochs: Annotated[int, typer.Option(help="Over the 1,500 digits; at least 3.")] = 40,
+    epochs: Annotated[int, typer.Option(help="Over the 1,500 digits; at least 3.")] = 200,
     batch_size: Annotated[int, typer.Option("--batch-size", help="Pictures in one step.")] = 100,
     rounds: Annotated[int, typer.Option(help="How often each program has its turn, each from another start.")] = 3,
     json: options.Json = None,

@@ -47,7 +47,7 @@ def compare_autoencoders(
     side: int = 28,
     widths: tuple[int, ...] = (400,),
     code: int = 20,
-    epochs: int = 40,
+    epochs: int = 200,
     batch_size: int = 100,
     rounds: int = 3,
     kinds: tuple[str, ...] = tuple(KINDS),

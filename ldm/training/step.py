@@ -18,7 +18,7 @@ from ldm.training import processes
 from ldm.training.order import Place
 from ldm.training.plan import Plan
 from ldm.training.randomness import number, streams
-from ldm.training.state import State
+from ldm.training.state import SETTLE_EVERY, State
 
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 Share = tuple[list[Place], Any]  # the places of a part of the batch, and what was collated of them
@@ -75,6 +75,8 @@ def advance(state: State, model: nn.Module, shares: Sequence[Share], plan: Plan)
     if outcome.finite:
         state.scaler.step(state.optimizer)
         state.update_average(plan.ema_at(state.step))
+    if state.step % SETTLE_EVERY == 0:
+        state.settle()
     state.scaler.update()
     state.optimizer.zero_grad(set_to_none=True)
     state.step, state.skipped = state.step + 1, 0 if outcome.finite else state.skipped + 1
