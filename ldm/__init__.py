@@ -2,7 +2,7 @@
 
     image --images--> x --latents--> z_0 --noising--> z_t --denoising, sampling--> z_0 --latents--> x --images--> image
                                                         ^
-                              prompt --text--> cond ----+
+                              prompt --text--> cond ----+         (bridging: the far end z_T is another latent, not noise)
 
     files.py          files that appear whole or not at all
     images.py         any picture <-> pixels x (B,3,H,W) in [-1,1]
@@ -20,6 +20,7 @@
     noising.py        Process, noise schedules, Diffusion
     denoising.py      Denoiser: (z_t, t, cond) -> z_0; guidance; how conditions enter
     sampling.py       time grids, the loop, diffusers' schedulers behind one adapter; beginning at a picture
+    bridging.py       Bridge: from a degraded picture to the clean one, with less noise where it is right
     interpolating.py  from one point to another by the great circle
     vectors.py        a denoiser of codes that have no places
     autoencoders/     the family: each a first stage, LatentSpace(autoencoder)
@@ -30,6 +31,7 @@
     pipeline.py       LatentDiffusion: every task as one sentence
     batch.py          files of prompts -> pictures and a manifest
     data/             pictures and captions to learn from
+    tryon/            a person in another garment: what of it is wrong, and its repair
     training/         one loop, an objective for each kind of model
     evaluation/       does the picture show what was asked for
     cli/              one small file for each command
@@ -44,15 +46,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Bridge": "bridging",
     "LatentSpace": "latents",
     "LatentDiffusion": "pipeline",
     "Diffusion": "noising",
     "save": "metadata",
 }
-_ROOMS = ("autoencoders", "data", "evaluation", "training")
-__all__ = ["Diffusion", "LatentDiffusion", "LatentSpace", "save"]
+_ROOMS = ("autoencoders", "data", "evaluation", "training", "tryon")
+__all__ = ["Bridge", "Diffusion", "LatentDiffusion", "LatentSpace", "save"]
 
 if TYPE_CHECKING:
+    from ldm.bridging import Bridge
     from ldm.latents import LatentSpace
     from ldm.metadata import save
     from ldm.noising import Diffusion

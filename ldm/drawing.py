@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ldm import __version__, masks, metadata
+from ldm.bridging import cross
 from ldm.denoising import Condition, Denoiser, guided
 from ldm.draws import gaussian
 from ldm.images import crop, to_images
@@ -193,6 +194,9 @@ class Drawing:
         scales = order.guidance, order.guidance_interval, order.guidance_rescale, guide
         with self._working(self.denoiser):
             denoiser = guided(self.denoiser, null, *scales)
+            if order.far is not None:
+                error_map = 1.0 if order.error_map is None else order.error_map.to(self.device)
+                return cross(denoiser, order.far, cond, order.steps, order.draws, error_map, order.callback)
             return draw(denoiser, self.noise(order), cond, order.sampler, order.steps, self.scheduler, order.draws,
                         order.callback, order.start)  # fmt: skip
 

@@ -29,6 +29,27 @@ def to_mask(mask: Source | Sequence[Source], size: tuple[int, int]) -> Tensor:
     return found
 
 
+def to_map(error_map: Source | Sequence[Source] | Tensor, size: tuple[int, int]) -> Tensor:
+    """Pictures, white where wrong -> M (B,1,H,W) in [0,1] in `size` = (H, W); a tensor (B,1,H,W) in [0,1] as it is.
+
+    ValueError for a tensor of another shape or range.
+    """
+    if not isinstance(error_map, Tensor):
+        return (
+            F.interpolate(to_pixels(error_map, background="black"), size, mode="area").mean(1, keepdim=True) / 2 + 0.5
+        )
+    if error_map.shape[1:] != (1, *size) or not 0 <= float(error_map.min()) <= float(error_map.max()) <= 1:
+        raise ValueError(
+            f"error_map of shape {tuple(error_map.shape)}: expected (B, 1, {size[0]}, {size[1]}) in [0, 1]"
+        )
+    return error_map.float()
+
+
+def lowered(M: Tensor, factor: int) -> Tensor:
+    """M (B,1,H,W) -> (B,1,H/f,W/f): the mean over the pixels of a latent."""
+    return F.avg_pool2d(M, factor)
+
+
 def _floats(mask: Any) -> bool:
     first = mask[0] if isinstance(mask, (list, tuple)) and mask else mask
     kind = getattr(first, "dtype", None)

@@ -25,6 +25,10 @@ class Process(Protocol):
 
     T: int
 
+    @property
+    def highest(self) -> int:
+        """The last time at which a network can be asked."""
+
     def noise(self, z_0: Array, t: Time, eps: Array, z_T: Array | None = None) -> Array:
         """z_0, eps -> z_t, a sample of q(z_t | z_0[, z_T])."""
 
@@ -47,6 +51,9 @@ class LinearGaussian:
     A subclass adds `carry(t, s)`, the share kt of z_t that z_s keeps. That one number settles the whole posterior, for
     the marginal at s has to come out right: k0 + kt a_t = a_s and kt^2 c_t^2 + std^2 = c_s^2. Where there is a z_T its
     share has to come out right too, kt b_t = b_s, and leaves the carry no choice.
+
+    It also adds `emitted(t)`, for what a network emits is always linear in what it was shown, what it should have seen,
+    and where it all began: output = p z_t + q z_0 + r z_T. `highest` is the last time at which that tells z_0.
     """
 
     def __init__(self, a: np.ndarray, b: np.ndarray, c: np.ndarray):
@@ -56,6 +63,15 @@ class LinearGaussian:
     def carry(self, t: Any, s: Any) -> Any:
         """Times t > s -> kt."""
         raise NotImplementedError
+
+    def emitted(self, t: Any) -> tuple[Any, Any, Any]:
+        """Times 1..highest -> (p, q, r) of output = p z_t + q z_0 + r z_T."""
+        raise NotImplementedError
+
+    @property
+    def highest(self) -> int:
+        """The last time at which a network can be asked."""
+        return self.T
 
     def noise(self, z_0: Array, t: Time, eps: Array, z_T: Array | None = None) -> Array:
         """z_0 (B,...), eps (B,...) ~ N(0, I) -> z_t (B,...) in z_0's dtype."""
@@ -78,8 +94,27 @@ class LinearGaussian:
         k0, kt, std = (_over(k, z_t) for k in self.posterior(t, s))
         return k0 * z_0 + kt * z_t + std * eps
 
+    def target(self, z_0: Array, z_t: Array, t: Time, z_T: Array | None = None) -> Array:
+        """z_0, z_t (B,...), t in 1..highest -> output (B,...) in float32 (float64 stays)."""
+        (p, q, rest), z_t = self._parts(t, z_t, z_T), _wide(z_t)
+        return p * z_t + q * _wide(z_0) + rest
 
-# What a network emits is always linear in what it was shown and what it should have seen: output = p z_t + q z_0.
+    def recover(self, z_t: Array, t: Time, output: Array, z_T: Array | None = None) -> Array:
+        """z_t, output (B,...), t in 1..highest -> z_0 (B,...) in float32 (float64 stays)."""
+        (p, q, rest), z_t = self._parts(t, z_t, z_T), _wide(z_t)
+        return (_wide(output) - p * z_t - rest) / q
+
+    def _parts(self, t: Time, z_t: Array, z_T: Array | None) -> tuple[Any, Any, Any]:
+        """p, q and r z_T at the times t >= 1; at t = 0 nothing is hidden, so there is nothing to emit."""
+        z_t = _wide(z_t)
+        p, q, r = self.emitted(_whole(t, 1, self.highest))
+        if not np.any(r):
+            return _over(p, z_t), _over(q, z_t), 0.0
+        if z_T is None:
+            raise ValueError("what this network emits tells z_0 only beside z_T, which is missing")
+        return _over(p, z_t), _over(q, z_t), _over(r, z_t) * _wide(z_T)
+
+
 # With z_t = a z_0 + c eps and a^2 + c^2 = 1 this is eps, and v = a eps - c z_0 (Salimans and Ho 2022, appendix D).
 PREDICTIONS: dict[str, Callable[[Any, Any], tuple[Any, Any]]] = {
     "epsilon": lambda a, c: (1 / c, -a / c),
@@ -123,26 +158,14 @@ class Diffusion(LinearGaussian):
         markov = self.a[t] / self.a[s] * shrunk**2
         return np.sqrt((self.eta * markov) ** 2 + (1 - self.eta**2) * shrunk**2)
 
-    def target(self, z_0: Array, z_t: Array, t: Time, z_T: Array | None = None) -> Array:
-        """z_0, z_t (B,...), t >= 1 -> output (B,...) in float32 (float64 stays)."""
-        p, q = self._output(t, z_t := _wide(z_t))
-        return p * z_t + q * _wide(z_0)
-
-    def recover(self, z_t: Array, t: Time, output: Array, z_T: Array | None = None) -> Array:
-        """z_t, output (B,...), t >= 1 -> z_0 (B,...) in float32 (float64 stays)."""
-        p, q = self._output(t, z_t := _wide(z_t))
-        return (_wide(output) - p * z_t) / q
+    def emitted(self, t: Any) -> tuple[Any, Any, Any]:
+        """Times t >= 1 -> (p, q, 0): there is no z_T."""
+        return *PREDICTIONS[self.prediction_type](self.a[t], self.c[t]), 0.0
 
     def snr(self, t: Time) -> Any:
         """Times t >= 1 -> a_t^2 / c_t^2, a float or (B,) in float64."""
         t = _whole(t, 1, self.T)
         return (self.a[t] / self.c[t]) ** 2
-
-    def _output(self, t: Time, z: Array) -> tuple[Any, Any]:
-        """t -> (p, q) of output = p z_t + q z_0. At t = 0 nothing is hidden, so there is nothing to emit."""
-        t = _whole(t, 1, self.T)
-        p, q = PREDICTIONS[self.prediction_type](self.a[t], self.c[t])
-        return _over(p, z), _over(q, z)
 
     def _check(self) -> None:
         betas = self.betas

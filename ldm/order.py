@@ -62,6 +62,8 @@ class Order:
     noise: Tensor | None = None  # (B,C,H/f,W/f)
     embeds: Tensor | None = None  # (B,L,D)
     start: Start | None = None
+    far: Tensor | None = None  # z_T (B,C,H/f,W/f), where a bridge begins
+    error_map: Tensor | None = None  # (B,1,H/f,W/f)
     concat: Tensor | None = None  # (B,C',H/f,W/f)
     labels: Tensor | None = None  # (B,)
     image_guidance: float | None = None
@@ -79,7 +81,8 @@ class Order:
         def some(value: Any) -> Any:
             return value[list(rows)] if isinstance(value, Tensor) else [value[row] for row in rows]
 
-        names = ("prompts", "negatives", "seeds", "draws", "noise", "embeds", "concat", "labels", "notes")
+        names = ("prompts", "negatives", "seeds", "draws", "noise", "embeds", "far", "error_map", "concat", "labels",
+                 "notes")  # fmt: skip
         chosen = {name: some(value) for name in names if (value := getattr(self, name)) is not None}
         if self.start is not None:
             free = self.start.free

@@ -16,18 +16,20 @@ import torch
 from torch import Generator, Tensor
 
 from ldm import checkpoints, inversion, masks
+from ldm.bridging import Bridge, process_of, shown
 from ldm.denoising import Denoiser
 from ldm.drawing import Drawing
 from ldm.draws import gaussian
 from ldm.images import Source, crop, pad, to_pixels
 from ldm.interpolating import path
 from ldm.latents import LatentSpace
-from ldm.noising import Diffusion
 from ldm.order import Order, Settings, ordered, seeds_of
 from ldm.sampling import Callback, Start, default_sampler, generators
 
 if TYPE_CHECKING:
     from PIL import Image
+
+CLASSIFIER = "error_classifier"  # the folder of a model's own
 
 
 class LatentDiffusion(Drawing):
@@ -36,6 +38,8 @@ class LatentDiffusion(Drawing):
     Every task returns PIL images whose `info["ldm"]` tells how they were made, or z_0 (B,C,H/f,W/f) with
     output="latent", and raises ValueError that names the argument for anything out of range.
     """
+
+    errors: Any = None  # an error classifier (`ldm.tryon`), by which `refine` knows what is wrong
 
     @classmethod
     def from_pretrained(
@@ -52,10 +56,14 @@ class LatentDiffusion(Drawing):
         Raises FileNotFoundError where there is no such model, CheckpointError where it cannot be used.
         """
         found = checkpoints.load(source, prediction_type)
-        denoiser = Denoiser(found.unet, Diffusion.from_config(found.scheduler))
+        denoiser = Denoiser(found.unet, process_of(found.scheduler))
         space = LatentSpace.identity() if found.vae is None else LatentSpace(found.vae, memory=memory)
         pipeline = cls(space, denoiser, found.text, found.scheduler, found.defaults, found.name, found.hash, memory)
         pipeline.to(device, dtype)
+        if (classifier := checkpoints.locate(source) / CLASSIFIER).is_dir():
+            from ldm.tryon.classifier import ErrorClassifier
+
+            pipeline.errors = ErrorClassifier.from_pretrained(classifier).eval().requires_grad_(False)
         return pipeline
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
@@ -63,6 +71,8 @@ class LatentDiffusion(Drawing):
         unet: Any = self.denoiser.unet
         checkpoints.save(folder, self.latents.autoencoder, unet, self.text, self.scheduler, self.defaults, dtype,
                          self.latents.entries())  # fmt: skip
+        if self.errors is not None:
+            self.errors.save_pretrained(Path(folder) / CLASSIFIER)
 
     def load_lora(self, path: str | Path, scale: float = 1.0) -> None:
         """Adds a LoRA's file (kohya, diffusers or PEFT naming) to the weights, `scale` times; see `ldm.lora`."""
@@ -249,6 +259,47 @@ class LatentDiffusion(Drawing):
         with self._working(self.latents):
             return self.latents.reconstruct(images)
 
+    def refine(
+        self,
+        image: Source | Sequence[Source],
+        error_map: Source | Sequence[Source] | Tensor | None = None,
+        beside: Tensor | None = None,
+        keep: int | None = None,
+        **settings: Unpack[Settings],
+    ) -> list[Image.Image] | Tensor:
+        """Pictures of one size, repaired by a model that is a bridge from such pictures to good ones (I2SB, EARSB).
+
+        `num_inference_steps` is how often the network is asked. `error_map` is white, or 1 in a tensor (B,1,H,W), where
+        a picture is wrong, and black, or 0, where it is right and no noise is to change it; None: as the model's own
+        error classifier sees it, and without one everywhere.
+        `beside` (B,C',H/f,W/f) is what else the model was trained to be shown. With `keep` a picture's own pixels are
+        pasted back where the map is 0, softened over so many pixels. `settings`: seed, num_images_per_prompt, output,
+        callback, num_inference_steps. ValueError for a model that is no bridge.
+        """
+        if not isinstance(self.process, Bridge):
+            raise ValueError("refine: this model is no bridge; ldm train bridge makes one")
+        x, size = pad(to_pixels(image), self._coarsest)
+        told: dict[str, Any] = {"task": "refine", "height": size[0], "width": size[1]}
+        chosen: Settings = {**settings, "sampler": "bridge"}
+        order = self._ordered([""] * len(x), (x.shape[-2], x.shape[-1]), chosen, **told)
+        white = self.error_map(crop(x, size)) if error_map is None else masks.to_map(error_map, size)
+        x, white = _each(x, order), _each(white, order)
+        lowered = masks.lowered(pad(white, self._coarsest)[0], self.latents.factor)
+        z_T = self._encoded(x).to(self.device)
+        concat = shown(self.defaults.get("beside", ()), z_T, lowered.to(z_T), beside)
+        if (0 if concat is None else concat.shape[1]) != self.channels_beside:
+            expected = f"{self.channels_beside} channels, {' and '.join(self.defaults.get('beside', ())) or 'nothing'}"
+            raise ValueError(f"refine: this model is shown {expected}; what was given has others")
+        order = replace(order, far=z_T, error_map=lowered, concat=concat)
+        return self.draw(order, size, None if keep is None else (crop(x, size), masks.feathered(white, keep)))
+
+    def error_map(self, x: Tensor) -> Tensor:
+        """x (B,3,H,W) in [-1,1] -> where it is wrong, M (B,1,H,W) in [0,1]; 1 without an error classifier."""
+        if self.errors is None:
+            return torch.ones_like(x[:, :1])
+        with torch.no_grad():
+            return self.errors.error_map(x).cpu()
+
     # ---- from one to another ----
 
     def interpolate(
@@ -308,8 +359,16 @@ class LatentDiffusion(Drawing):
 
     # ---- inside ----
 
+    @property
+    def _coarsest(self) -> int:
+        """Pixels to a place of the U-Net's coarsest level."""
+        levels = getattr(getattr(self.denoiser.unet, "config", None), "block_out_channels", [1])
+        return self.latents.factor * 2 ** (len(levels) - 1)
+
     def _expect(self, task: str, *beside: int) -> int:
         """The number of channels that the U-Net is shown beside z_t, which must be one of those the task has."""
+        if isinstance(self.process, Bridge):
+            raise ValueError(f"{task}: this model is a bridge: that is for refine")
         own, taken = self.latents.channels, self.channels_beside
         if taken not in (beside or (0,)):
             tasks = {0: "text_to_image, image_to_image or inpaint", own: "instruct", own + 1: "inpaint"}

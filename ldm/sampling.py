@@ -82,10 +82,12 @@ def sample(
     generators: Sequence[Generator],
     callback: Callback | None = None,
     hold: Hold | None = None,
+    error_map: Tensor | float = 1.0,
 ) -> Tensor:
     """z (B,C,H,W) at time grid[0] -> z at time grid[-1], by the process's posterior steps; at time 0 that is z_0.
 
-    `hold(z, s)` may put back what is to be kept, after each step to time s.
+    `hold(z, s)` may put back what is to be kept, after each step to time s. `error_map` (B,1,H,W) multiplies all noise
+    (see `ldm.bridging`).
     """
     for step, (t, s) in enumerate(pairwise(grid), start=1):
         z_0 = denoise(z, t, cond)
@@ -93,7 +95,7 @@ def sample(
             return z_0
         *_, std = process.posterior(t, s)
         eps = gaussian(generators, z.shape[1:], z.device) if std > 0 else 0.0
-        z = process.step(z, z_0, t, s, eps)
+        z = process.step(z, z_0, t, s, error_map * eps)
         z = hold(z, s) if hold else z
     return z
 

@@ -12,7 +12,8 @@ FILES = sorted((ROOT / "ldm").rglob("*.py"))
 LAYERS = [  # a room imports from its own layer's leaves and from the layers before it
     {"files", "prompts", "interpolating", "precision", "moments", "draws"},
     {"images", "masks", "metadata", "roundtrip", "tiling", "latents", "text", "noising", "checkpoints"},
-    {"denoising", "sampling", "lora", "inversion", "data", "autoencoders", "vectors"},
+    {"denoising", "sampling", "bridging", "lora", "inversion", "data", "autoencoders", "vectors"},
+    {"tryon"},
     {"training", "evaluation", "order"},
     {"drawing"},
     {"pipeline"},
@@ -26,6 +27,7 @@ LEAVES = {  # within a layer: who may know whom
     "latents": {"images", "roundtrip", "tiling", "checkpoints"},
     "checkpoints": {"text", "noising"},
     "sampling": {"denoising"},
+    "bridging": {"denoising", "sampling"},
     "evaluation": {"training"},
 }
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from ldm.bridging import Bridge, symmetric
 from ldm.noising import Diffusion, cosine, linear, scaled_linear, zero_terminal_snr
 from ldm.sampling import generators, sample, times
 
@@ -19,7 +20,12 @@ PROCESSES = {
     "ddim": Diffusion(eta=0.0),
     "ddim-half": Diffusion(eta=0.5),
     "ddim-zero_snr": Diffusion(ZERO_SNR["zero_snr_scaled_linear"], "v_prediction", eta=0.0),
+    "bridge": Bridge(),
+    "bridge-wide": Bridge(symmetric(beta_max=1.0)),
+    "bridge-epsilon": Bridge(prediction_type="epsilon"),
+    "bridge-ode": Bridge(symmetric(beta_max=1.0), ode=True),
 }
+MAPS = {"0": 0.0, "1": 1.0, "random": "random", "one pixel": "one pixel"}
 STRIDES = [1, 10, 500]
 
 every_process = pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
@@ -42,8 +48,8 @@ def close(a, b, atol):
 @every_array
 def test_recover_is_the_inverse_of_target(process, array):
     z_0, eps, z_T = draws(array, 5, 4, 3, 3)
-    each = array([1, 2, process.T // 2, process.T - 1, process.T])
-    for t in (1, process.T // 2, process.T, each):
+    each = array([1, 2, process.T // 2, process.highest - 1, process.highest])
+    for t in (1, process.T // 2, process.highest, each):
         z_t = process.noise(z_0, t, eps, z_T)
         close(process.recover(z_t, t, process.target(z_0, z_t, t, z_T), z_T), z_0, atol=1e-7)
 
@@ -100,6 +106,31 @@ def test_samples_keep_the_marginal(process):
     assert end.std() == pytest.approx(process.c[s], abs=0.015)
 
 
+def error_map(name, size, seed=0):
+    """M (1,H,W) of 0, of 1, random, or of one pixel that is wrong."""
+    if isinstance(name, float):
+        return np.full((1, *size), name)
+    if name == "random":
+        return np.random.default_rng(seed).uniform(size=(1, *size))
+    found = np.zeros((1, *size))
+    found[0, 1, 2] = 1.0
+    return found
+
+
+@every_process
+@pytest.mark.parametrize("name", MAPS.values(), ids=MAPS)
+def test_with_an_error_map_every_pixel_is_a_process_of_its_own_variance(process, name):
+    """Noise times M, at t and in the step from there: at s the mean is the same, the variance M^2 times as large."""
+    count, (z_0, z_T), M = 100_000, (1.5, -0.5), error_map(name, (2, 3))
+    rng, whole = np.random.default_rng(1), np.ones((count, 1, 2, 3))
+    t, s = 3 * process.T // 4, process.T // 3
+    z_t = process.noise(z_0 * whole, t, M * rng.standard_normal(whole.shape), z_T * whole)
+    z_s = process.step(z_t, z_0 * whole, t, s, M * rng.standard_normal(whole.shape))
+    for time, z in ((t, z_t), (s, z_s)):
+        close(z.mean(0), np.full_like(M, process.a[time] * z_0 + process.b[time] * z_T), atol=0.02)
+        close(z.var(0), process.c[time] ** 2 * M**2, atol=0.02 * process.c[time] ** 2 + 1e-12)
+
+
 # 3. The ends.
 
 
@@ -132,7 +163,7 @@ def test_the_oracle_is_found(process, steps, spacing):
     def network(z_t, t, cond):
         return process.recover(z_t, t, process.target(z_0, z_t, t, z_T), z_T)
 
-    found = sample(network, process, z_T, None, times(process.T, steps, spacing), generators([0, 1]))
+    found = sample(network, process, z_T, None, times(process.highest, steps, spacing), generators([0, 1]))
     close(found, z_0, atol=1e-6)
 
 

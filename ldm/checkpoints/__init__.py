@@ -132,7 +132,7 @@ def settled(parts: Parts) -> Parts:
     """
     from ldm.checkpoints.probe import probe_model
 
-    if parts.vae is None:
+    if parts.vae is None or parts.scheduler.get("_class_name") == "Bridge":  # whose outputs are its own
         return parts
     verdict = probe_model(parts.vae, parts.unet, parts.text, parts.scheduler)
     if verdict is None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from ldm.cli import bench, convert, edit, encode, evaluate, generate, info, interpolate, roundtrip, train
+from ldm.cli import bench, convert, dolls, edit, encode, evaluate, generate, info, interpolate, refine, roundtrip, train
 
 app = typer.Typer(
     name="ldm",
@@ -20,10 +20,12 @@ app = typer.Typer(
 app.command()(generate.generate)
 app.command()(edit.edit)
 app.command()(interpolate.interpolate)
+app.command()(refine.refine)
 app.command()(roundtrip.roundtrip)
 app.command()(info.info)
 app.command()(encode.encode)
 app.command()(convert.convert)
+app.command()(dolls.dolls)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(train.app, name="train")
 app.add_typer(bench.app, name="bench")

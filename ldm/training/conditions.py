@@ -46,13 +46,16 @@ class Batch(NamedTuple):
     states: Tensor | None = None  # (B,L,D), the caption as the text encoder reads it, where that was done before
     labels: Tensor | None = None  # (B,)
     beside: Tensor | None = None  # (B,C',h,w)
+    far: Tensor | None = None  # z_T (B,C,h,w), of a bridge
+    error_map: Tensor | None = None  # (B,1,h,w), by which its noise is multiplied
 
 
 def collate(doors: Doors, tokenizer: Tokenizer | None, items: Sequence[tuple[Any, ...]]) -> Batch:
     """Items (mean, logvar, caption or label[, extras]) -> Batch, of what the doors let in.
 
     `extras` may hold "label", "beside" (C',h,w) and "states" (L,D), which stand for the caption where there is no
-    tokenizer. ValueError for an item that lacks what is needed.
+    tokenizer; and "far" (C,h,w) and "error_map" (1,h,w), which are passed on wherever they are. ValueError for an item
+    that lacks what is needed.
     """
     means, logvars, words, *rest = zip(*items, strict=True)
     extras = rest[0] if rest else [{}] * len(items)
@@ -65,7 +68,8 @@ def collate(doors: Doors, tokenizer: Tokenizer | None, items: Sequence[tuple[Any
         labels = _labels([extra.get("label", word) for extra, word in zip(extras, words, strict=True)], doors.classes)
     if doors.beside:
         beside = _stack(extras, "beside")
-    return Batch(torch.stack(means), torch.stack(logvars), ids, states, labels, beside)
+    ends = {name: _stack(extras, name) for name in ("far", "error_map") if name in extras[0]}
+    return Batch(torch.stack(means), torch.stack(logvars), ids, states, labels, beside, **ends)
 
 
 def _stack(extras: Sequence[Mapping[str, Any]], name: str) -> Tensor:

@@ -117,9 +117,11 @@ class DiffusionObjective(nn.Module):
         dropped, blank = (uniform(generators) < share for share in (self.recipe.drop, self.recipe.drop_beside))
         if self.recipe.offset_noise:
             eps = eps + self.recipe.offset_noise * offset(generators, eps)
-        z_t = self.process.noise(z_0, t, eps)
+        if batch.error_map is not None:
+            eps = batch.error_map * eps
+        z_t = self.process.noise(z_0, t, eps, batch.far)
         output = Denoiser(self.unet, self.process).output(z_t, t, self.conditions(batch, dropped, blank))
-        error = (output - self.process.target(z_0, z_t, t)).square().flatten(1).mean(1)
+        error = (output - self.process.target(z_0, z_t, t, batch.far)).square().flatten(1).mean(1)
         return {"loss": (self.weighting.of(t).to(error) * error).mean(), "mse": error.detach().mean()}
 
 

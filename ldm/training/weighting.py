@@ -44,8 +44,8 @@ def weighting(name: str, process: Diffusion, gamma: float = 5.0) -> Weighting:
 
 
 def _uniform(process: Diffusion, gamma: float) -> Weighting:
-    """The simple loss of Ho et al. 2020 (eq. 14), for whatever the network emits."""
-    return Weighting(np.full(process.T, 1 / process.T), np.ones(process.T))
+    """The simple loss of Ho et al. 2020 (eq. 14), for whatever the network emits, at all times that it can be asked."""
+    return Weighting(np.full(process.highest, 1 / process.highest), np.ones(process.highest))
 
 
 # min(SNR, gamma) |z_0 - its estimate|^2, as a weight of the error of what is emitted (Hang et al. 2023):
