@@ -2,7 +2,7 @@
 
     image --images--> x --latents--> z_0 --noising--> z_t --denoising, sampling--> z_0 --latents--> x --images--> image
                                                         ^
-                              prompt --text--> cond ----+         (bridging: the far end z_T is another latent, not noise)
+                              prompt --text--> cond ----+         (bridging: z_T is another latent, not noise)
 
     files.py          files that appear whole or not at all
     images.py         any picture <-> pixels x (B,3,H,W) in [-1,1]
