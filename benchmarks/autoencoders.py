@@ -36,7 +36,10 @@ FAMILY = {  # name: what ldm train autoencoder is told, and ldm evaluate autoenc
         "vq2 --data emoji --samples 6000 --entries 128 --sigma 0.2 --batch-size 64 --steps 2000 --prior-steps 1000",
         "--data emoji",
     ),
-    "sequential": ("sequential --batch-size 32", ""),
+    "sequential": (
+        "sequential --likelihood gaussian --sigma 0.15 --batch-size 64 --steps 12000 --learning-rate 2e-3",
+        "",
+    ),
     "td": ("td --batch-size 32", ""),
 }
 STAGES = ("ae", "vae", "vq")  # those that diffusion models are trained on
@@ -49,10 +52,13 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--samples", type=Path, help="a picture: two of each digit, a row for each of the three")
     parser.add_argument("--runs", type=Path, help="a folder to keep the runs in")
+    parser.add_argument("--only", default="", help="names, with commas: these anew, the others as --json has them")
     parser.add_argument("--faster", default="", help="more options for each training, such as '--steps 10'")
     told = parser.parse_args()
     with contextlib.ExitStack() as stack:
         runs = told.runs or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        if told.only:
+            return some_anew(told.json, told.only.split(","), runs, told.faster)
         family = {name: judged(runs / name.replace(", ", "-"), *asked, told.faster) for name, asked in FAMILY.items()}
         drawn = {name: diffusion(runs, name, told.faster) for name in STAGES}
     found = {
@@ -70,6 +76,14 @@ def main() -> None:
         pictures = [picture for _, own in drawn.values() for picture in own[:20]]
         enlarged = [picture.resize((64, 64), Image.Resampling.NEAREST) for picture in pictures]
         metadata.save(images.grid(enlarged, columns=20), told.samples)
+
+
+def some_anew(path: Path, names: list[str], runs: Path, faster: str) -> None:
+    """Some of the family in a file that has all of it."""
+    found = json.loads(path.read_text())
+    found["family"] |= {name: judged(runs / name.replace(", ", "-"), *FAMILY[name], faster) for name in names}
+    print(table(found["family"]))
+    write_json(path, found)
 
 
 def judged(run: Path, training: str, judging: str, faster: str) -> dict[str, Any]:

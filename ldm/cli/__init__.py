@@ -8,7 +8,21 @@ from typing import Annotated
 
 import typer
 
-from ldm.cli import bench, convert, dolls, edit, encode, evaluate, generate, info, interpolate, refine, roundtrip, train
+from ldm.cli import (
+    bench,
+    convert,
+    dolls,
+    edit,
+    encode,
+    evaluate,
+    generate,
+    info,
+    interpolate,
+    refine,
+    roundtrip,
+    train,
+    tryon,
+)
 
 app = typer.Typer(
     name="ldm",
@@ -21,6 +35,7 @@ app.command()(generate.generate)
 app.command()(edit.edit)
 app.command()(interpolate.interpolate)
 app.command()(refine.refine)
+app.command()(tryon.tryon)
 app.command()(roundtrip.roundtrip)
 app.command()(info.info)
 app.command()(encode.encode)

@@ -15,6 +15,8 @@
     palettes.py     colours that go together
     photographs.py  the free photographs that Python packages carry
     mixture.py      several datasets as one
+    degrading.py    clean pictures -> what is to be repaired; pairs.py: both, as a dataset
+    tryon/          folders in VITON-HD's or DressCode's layout; dolls/: paper dolls, drawn here, as such a folder
     tensors.py      small pictures, all in memory as numbers; moving.py: sequences of digits that fly about
 
 A dataset has a length, `data[i]`, or `data.draw(i, generator)` where it crops or mirrors at random, and `identity()`.

@@ -5,6 +5,7 @@
 The loop, the objective and the loss are those of diffusion; a bridge only has a far end.
 """
 
+import copy
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from ldm.images import to_pixels
 from ldm.latents import LatentSpace
 from ldm.training.conditions import Conditions, Doors, collate
 from ldm.training.diffusion import DiffusionObjective, Recipe
+from ldm.training.encoding import fingerprint
 from ldm.training.loop import fit
 from ldm.training.plan import Plan
 from ldm.training.presets import PRESETS, new_network
@@ -121,20 +123,26 @@ def train_bridge(
     preset: str = "local",
     preview: Preview | None = None,
     classes: int = 0,
+    init: Any = None,
+    between: tuple[float, float] = (0.0, 1.0),
 ) -> Any:
     """Items with "far" and "error_map" -> a U-Net, in float32 on the CPU. `classes` of a flag that it is told besides.
 
-    The same call goes on from `out`'s checkpoint. ValueError for an unknown preset.
+    `init` is a U-Net to start from in place of a new one of `preset`, `between` the shares of all times of which it
+    learns: so experts are made of a network that knows all times. The same call goes on from `out`'s checkpoint.
+    ValueError for an unknown preset.
     """
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")
     torch.manual_seed(plan.seed)
     mean, *_, extras = data[0]
     doors = Doors(False, classes, len(extras["beside"]) if "beside" in extras else 0)
-    network = new_network(PRESETS[preset], mean.shape[-1], len(mean), doors)
-    recipe = Recipe(drop=0.0)
+    network = new_network(PRESETS[preset], mean.shape[-1], len(mean), doors) if init is None else copy.deepcopy(init)
+    network.train().requires_grad_()
+    recipe = Recipe(drop=0.0, between=between)
     objective = DiffusionObjective(network, bridge, Conditions.of(doors, None), recipe)  # type: ignore[arg-type]
     settings: dict[str, Any] = {"kind": "bridge", "preset": preset, "bridge": bridge.config(), "classes": classes}
+    settings |= {"init": fingerprint(init), "between": between} if init is not None else {}
 
     def watch(average: Any, step: int) -> Path | None:
         return preview(average.unet, step) if preview else None

@@ -87,6 +87,7 @@ class Recipe:
     train_text: bool = True
     new_vocabulary: bool = False  # words learnt anew from the captions, for a text encoder that there is
     lora: int = 0  # rank of adapters that learn in place of the weights; 0: the weights themselves
+    between: tuple[float, float] = (0.0, 1.0)  # shares of all times, of which alone it learns: an expert
 
     def __post_init__(self) -> None:
         for name in ("drop", "drop_beside"):
@@ -108,7 +109,7 @@ class DiffusionObjective(nn.Module):
     def __init__(self, unet: nn.Module, process: Diffusion, conditions: Conditions, recipe: Recipe = Recipe()):
         super().__init__()
         self.unet, self.process, self.conditions, self.recipe = unet, process, conditions, recipe
-        self.weighting = weighting(recipe.weighting, process, recipe.gamma)
+        self.weighting = weighting(recipe.weighting, process, recipe.gamma).within(*recipe.between)
         self.averaged = [name for name in ("unet", "conditions") if _learns(getattr(self, name))]
 
     def forward(self, batch: Batch, generators: Sequence[torch.Generator]) -> dict[str, Tensor]:

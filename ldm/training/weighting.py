@@ -29,6 +29,17 @@ class Weighting:
         places = np.searchsorted(reached, uniform(generators).double().numpy() * reached[-1], side="right")
         return torch.from_numpy(places + 1)
 
+    def within(self, low: float, high: float) -> "Weighting":
+        """The same of the times from `low` to `high` alone, shares of all times: what one of several experts learns.
+
+        ValueError where there is no time between them.
+        """
+        shares = (np.arange(len(self.density)) + 0.5) / len(self.density)
+        density = np.where((low <= shares) & (shares <= high), self.density, 0.0)
+        if not density.any():
+            raise ValueError(f"times between {low} and {high}: expected two shares of all times, 0 <= low < high <= 1")
+        return Weighting(density / density.sum(), self.weight)
+
     def of(self, t: Tensor) -> Tensor:
         """t (B,) -> weights (B,) in float32."""
         return torch.from_numpy(self.weight)[t - 1].float()

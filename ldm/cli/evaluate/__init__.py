@@ -5,9 +5,11 @@ import typer
 from ldm.cli.evaluate.autoencoder import autoencoder
 from ldm.cli.evaluate.prompts import nearest, prompts
 from ldm.cli.evaluate.roundtrip import roundtrip
+from ldm.cli.evaluate.tryon import tryon
 
 app = typer.Typer(help="Quality: does a picture show what was asked for, and what does an autoencoder lose?")
 app.command()(prompts)
 app.command()(nearest)
 app.command()(roundtrip)
 app.command()(autoencoder)
+app.command()(tryon)

@@ -7,6 +7,7 @@ from ldm.cli.train.bridge import bridge
 from ldm.cli.train.diffusion import diffusion
 from ldm.cli.train.distill import distill
 from ldm.cli.train.error_classifier import error_classifier
+from ldm.cli.train.tryon import tryon
 from ldm.cli.train.vae import vae
 
 app = typer.Typer(help="Training; to resume, run the same command again.")
@@ -16,3 +17,4 @@ app.command()(distill)
 app.command()(autoencoder)
 app.command()(error_classifier)
 app.command()(bridge)
+app.command()(tryon)
