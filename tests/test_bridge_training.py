@@ -257,3 +257,12 @@ def test_what_train_bridge_refuses(ldm, tmp_path, asked, message):
     status, _, err = ldm("train", "bridge", *asked, "--samples", 4, "--out", tmp_path / "run")
     assert status == 2 and message in err and err.count("\n") == 1
     assert not (tmp_path / "run" / "model").exists()
+
+
+def test_round_trips_are_compared_before_and_after(ldm, tmp_path, folder):
+    bridged(network(), ["z_T"]).save_pretrained(tmp_path / "bridge")
+    asked = ["evaluate", "roundtrip", "--model", folder, "--side", 32, "--count", 2, "--json", tmp_path / "a.json"]
+    status, out, err = ldm(*asked, "--bridge", tmp_path / "bridge", "--steps", 2)
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert status == 0 and "refined" in out, err
+    assert found["settings"]["steps"] == 2 and found["refined_psnr"] != found["psnr"] and found["refined_ssim"] < 1

@@ -7,6 +7,8 @@ _HOMES = {
     "evaluate_roundtrip": "roundtrip",
     "evaluate_nearest": "nearest",
     "evaluate_autoencoder": "autoencoders",
+    "evaluate_error_maps": "error_maps",
+    "evaluate_tryon": "tryon",
     "compare_training": "throughput",
     "compare_autoencoders": "peers",
 }

@@ -11,6 +11,9 @@ _HOMES = {
     "train_diffusion": "diffusion",
     "train_distill": "distill",
     "Distillation": "distill",
+    "train_bridge": "bridge",
+    "train_error_classifier": "error_classifier",
+    "train_tryon": "tryon.stages",
     "Plan": "plan",
     "fit": "loop",
 }

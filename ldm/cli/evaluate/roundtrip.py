@@ -1,6 +1,6 @@
 """ldm evaluate roundtrip: what does a first stage lose of pictures that no training has seen?"""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,10 @@ def roundtrip(
     side: Annotated[
         int | None, typer.Option(help="Height and width.  [default: the autoencoder's, 256 for photographs]")
     ] = None,
+    bridge: Annotated[
+        str | None, typer.Option(help="A model of ldm train bridge: what comes back is also refined by it.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Evaluations of the bridge.  [default: its own]")] = None,
     json: options.Json = None,
     device: options.Device = "auto",
     dtype: options.DType = "float32",
@@ -31,18 +35,26 @@ def roundtrip(
     ldm evaluate roundtrip --count 200 --json roundtrip.json
 
     ldm evaluate roundtrip --model runs/vae/vae --data photographs
+
+    ldm evaluate roundtrip --bridge runs/sharper/model --steps 5
     """
     options.json_target(json)
-    options.at_least_one(count=count, side=side)
+    options.at_least_one(count=count, side=side, steps=steps)
 
     from ldm.evaluation.roundtrip import evaluate_roundtrip
     from ldm.latents import LatentSpace
 
     space = LatentSpace.from_pretrained(model).to(options.device_of(device), options.dtype_of(dtype))
-    result = evaluate_roundtrip(space, split, count, seed, side, data)
-    result["settings"] |= {"model": model, "dtype": dtype}
+    repair = None
+    if bridge:
+        refiner: Any = options.pipeline_of(bridge, device, dtype, "auto", None, None)
+        repair = lambda image: refiner.refine(image, num_inference_steps=steps)[0]  # noqa: E731
+    result = evaluate_roundtrip(space, split, count, seed, side, data, repair)
+    result["settings"] |= {"model": model, "dtype": dtype} | ({"bridge": bridge, "steps": steps} if bridge else {})
     if str(json) != "-":
         seen, figures = result["settings"], f"{result['psnr']:.2f} dB, SSIM {result['ssim']:.4f}"
         part = f", {seen['split']}" if seen["split"] else ""
         print(f"{data}{part}: {figures}, mean of {result['count']} pictures, {seen['side']} x {seen['side']}")
+        if bridge:
+            print(f"refined: {result['refined_psnr']:.2f} dB, SSIM {result['refined_ssim']:.4f}")
     options.write_json(json, result)
