@@ -19,7 +19,7 @@ from ldm.vectors import VectorDenoiser
 class Size:
     """A new model: widths of the U-Net's levels, attention on all but the first; its text encoder's width and depth.
 
-    A `local` one has no attention: what it does at a place depends on what is around it, whatever the picture's size.
+    A `local` one has no attention: it looks at what is around a place, and knows of the whole by its norms alone.
     """
 
     widths: tuple[int, ...]
@@ -76,7 +76,8 @@ def unet(size: Size, side: int, channels: int = 4, doors: Doors = BY_WORDS) -> U
     if doors.text:
         # diffusers calls the number of heads attention_head_dim here, and in the other class means what it says
         return UNet2DConditionModel(cross_attention_dim=size.features, attention_head_dim=size.heads, **config)
-    return UNet2DModel(attention_head_dim=math.gcd(*size.widths[1:]) // size.heads, **config)
+    heads = math.gcd(*size.widths[1:]) // size.heads
+    return UNet2DModel(attention_head_dim=heads, add_attention=not size.local, **config)
 
 
 def text_model(size: Size, tokenizer: Tokenizer) -> CLIPTextModel:

@@ -16,17 +16,25 @@ from ldm.latents import LatentSpace
 
 
 class Given(NamedTuple):
-    """B persons without what they wear, and a garment for each; pixels in [-1,1], the mask in [0,1]."""
+    """B persons without what they wear, and a garment for each; pixels in [-1,1], the mask in [0,1].
+
+    Of `person` no network sees anything: what lies outside the mask is pasted back.
+    """
 
     garment: Tensor  # (B,3,H,W)
     agnostic: Tensor  # (B,3,H,W)
     mask: Tensor  # (B,1,H,W), 1 where it is to be drawn anew
     pose: Tensor  # (B,3,H,W)
+    person: Tensor  # (B,3,H,W)
 
     @property
     def guide(self) -> Tensor:
         """(B,7,H,W): where a garment is to go."""
         return torch.cat([self.agnostic, self.mask, self.pose], dim=1)
+
+    def pasted(self, x: Tensor) -> Tensor:
+        """x (B,3,H,W) -> x in the mask, the person's own pixels elsewhere."""
+        return self.mask * x + (1 - self.mask) * self.person
 
     def rows(self, rows: slice) -> "Given":
         """Some of the B."""
@@ -35,11 +43,11 @@ class Given(NamedTuple):
 
 def given(looks: Sequence[Look]) -> Given:
     """Looks of one size -> Given."""
-    garment, agnostic, pose = (
-        to_pixels([getattr(it, name) for it in looks]) for name in ("garment", "agnostic", "pose")
+    garment, agnostic, pose, person = (
+        to_pixels([getattr(look, name) for look in looks]) for name in ("garment", "agnostic", "pose", "person")
     )
     mask = (to_pixels([look.agnostic_mask.convert("RGB") for look in looks])[:, :1] + 1) / 2
-    return Given(garment, agnostic, mask, pose)
+    return Given(garment, agnostic, mask, pose, person)
 
 
 def beside(space: LatentSpace, told: Given, worn: Tensor) -> Tensor:

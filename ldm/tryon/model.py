@@ -48,16 +48,11 @@ class Base:
             rows = slice(start, start + BATCH)
             concat, draws = beside(self.space, part, worn[rows]), generators(seeds[rows])
             noise = gaussian(draws, (self.space.channels, *concat.shape[-2:]))
-            cond = Condition(concat=concat, label=self._real(len(noise)))
+            cond = Condition(concat=concat, label=real(self.denoiser.unet, len(noise)))
             z_0 = draw(self.denoiser, noise, cond, default_sampler(self.scheduler), steps, self.scheduler, draws)
             x = self.space.to_pixels(z_0).clamp(-1, 1).cpu()
-            drawn.append(part.mask * x + (1 - part.mask) * part.agnostic)
+            drawn.append(part.pasted(x))
         return torch.cat(drawn)
-
-    def _real(self, count: int) -> Tensor | None:
-        """The flag of a true pair, where the network knows a flag."""
-        unet: Any = self.denoiser.unet
-        return torch.zeros(count, dtype=torch.long) if unet.config.get("num_class_embeds") else None
 
 
 class Refiner:
@@ -98,17 +93,14 @@ class Refiner:
         for start in range(0, len(x_1), BATCH):
             rows = slice(start, start + BATCH)
             cond = Condition(
-                concat=shown(self.told, x_1[rows], error_map[rows], given[rows]), label=self._real(x_1[rows])
+                concat=shown(self.told, x_1[rows], error_map[rows], given[rows]),
+                label=real(self.denoiser.unet, len(x_1[rows])),
             )
             denoiser = self.denoiser
             if strength:
                 denoiser = steered(denoiser, partial(errors, rows), strength)
             found.append(cross(denoiser, x_1[rows], cond, steps, generators(seeds[rows]), error_map[rows]).clamp(-1, 1))
         return torch.cat(found)
-
-    def _real(self, x: Tensor) -> Tensor | None:
-        unet: Any = self.denoiser.unet
-        return torch.zeros(len(x), dtype=torch.long) if unet.config.get("num_class_embeds") else None
 
 
 class TryOnModel:
@@ -145,17 +137,28 @@ class TryOnModel:
         conditions = beside(LatentSpace.identity(), told, self.base.worn(told))
 
         def wrong(rows: slice, x: Tensor) -> Tensor:
-            return self.errors.error_map(x, told.garment[rows])
+            return self.errors.error_map(x, told.garment[rows]) * told.mask[rows]
 
         x = self.refiner.refine(x_1, self.error_map(x_1, told), conditions, seeds, steps, wrong, strength)
-        return told.mask * x + (1 - told.mask) * told.agnostic
+        return told.pasted(x)
 
     def try_on(
         self, told: Given, seeds: Sequence[int], steps: int = 20, refinement: int = 10, strength: float = 0.0
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Given -> the base model's picture, its error map, and the refined picture."""
         x_1 = self.base.draw(told, seeds, steps)
-        return x_1, self.error_map(x_1, told), self.refine(x_1, told, seeds, refinement, strength)
+        others = [unlike(seed) for seed in seeds]
+        return x_1, self.error_map(x_1, told), self.refine(x_1, told, others, refinement, strength)
+
+
+def real(unet: Any, count: int) -> Tensor | None:
+    """The flag of a true pair (B,), where a network knows a flag."""
+    return torch.zeros(count, dtype=torch.long) if unet.config.get("num_class_embeds") else None
+
+
+def unlike(seed: int) -> int:
+    """A seed -> another one, so that a base model and a bridge do not draw the same noise."""
+    return (seed * 6364136223846793005 + 1442695040888963407) % 2**63
 
 
 @torch.no_grad()

@@ -1,9 +1,11 @@
 """H2G: garments taken off photographs of people, and those that came out well kept as synthetic pairs.
 
-Three filters, as EARSB describes them; the thresholds are our choice:
-    background   what is outside of the garment is white
-    frontal      the shoulders are seen from the front: as far apart as a share of the height
-    faithful     put on again, the garment looks as it did
+Three filters, for what EARSB asks of a good pair (a clean background, seen from the front, faithful); how they are
+measured, and the thresholds, are our choice:
+
+    outline    where the garment ends is certain
+    width      the garment is broad, a third of its way down: a person seen from the side is narrow
+    unlike     put on again, the garment looks as it did
 """
 
 from typing import Any, NamedTuple
@@ -13,11 +15,10 @@ from torch import Tensor
 
 from ldm.training.tryon.looks import Looks
 from ldm.training.tryon.warping import Undressing
-from ldm.tryon.given import Given
 from ldm.tryon.warping import warp
 
 BATCH = 64
-CLEAN, FRONTAL, FAITHFUL = 0.05, 0.12, 0.25
+OUTLINE, WIDTH, UNLIKE = 0.05, 0.2, 0.25
 
 
 class Extracted(NamedTuple):
@@ -25,14 +26,25 @@ class Extracted(NamedTuple):
 
     garment: Tensor
     mask: Tensor
-    background: Tensor  # mean of what is uncertain about the outline
-    width: Tensor  # of the shoulders, as a share of the picture's height
+    outline: Tensor  # mean of cover times 1 - cover
+    width: Tensor  # as a share of the picture's height
     unlike: Tensor  # mean absolute difference to the photograph when it is put on again
+
+    @property
+    def passed(self) -> dict[str, Tensor]:
+        """Which of them each filter lets through, (N,) bool."""
+        return {"outline": self.outline <= OUTLINE, "width": self.width >= WIDTH, "unlike": self.unlike <= UNLIKE}
 
     @property
     def good(self) -> Tensor:
         """(N,) bool."""
-        return (self.background <= CLEAN) & (self.width >= FRONTAL) & (self.unlike <= FAITHFUL)
+        return torch.stack(list(self.passed.values())).all(0)
+
+    def report(self) -> dict[str, Any]:
+        """How many photographs there were, how many pairs are kept, and how many each filter refused; in JSON."""
+        refused = {name: int((~passed).sum()) for name, passed in self.passed.items()}
+        medians = {name: float(getattr(self, name).median()) for name in self.passed}
+        return {"photographs": len(self.good), "kept": int(self.good.sum()), "refused": refused, "medians": medians}
 
 
 @torch.no_grad()
@@ -45,7 +57,7 @@ def extract(looks: Looks, undress: Any, dress: Any) -> Extracted:
         taken = warp(undress, move.source, move.guide)
         garment = taken.on(1.0)
         told = looks.given(rows)
-        again = warp(dress, garment, Given(garment, *told[1:]).guide)
+        again = warp(dress, garment, told.guide)
         worn = looks.pixels("worn", rows)
         unlike = (worn * (again.image - looks.pixels("person", rows)).abs()).flatten(1).sum(1)
         found.append(
@@ -53,15 +65,15 @@ def extract(looks: Looks, undress: Any, dress: Any) -> Extracted:
                 garment,
                 (taken.cover > 0.5).float(),
                 (taken.cover * (1 - taken.cover)).flatten(1).mean(1),
-                _shoulders(worn),
+                _width(worn),
                 unlike / (3 * worn.flatten(1).sum(1) + 1),
             )
         )
     return Extracted(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
 
-def _shoulders(worn: Tensor) -> Tensor:
-    """Where garments are worn (N,1,H,W) -> how wide each is at its upper third, as a share of the picture's height."""
+def _width(worn: Tensor) -> Tensor:
+    """Where garments are worn (N,1,H,W) -> how wide each is a third of its way down, as a share of the height (N,)."""
     rows = worn[:, 0].amax(2)  # (N,H)
     height = worn.shape[2]
     top = rows.argmax(1)

@@ -9,10 +9,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ldm.data.tryon import Look, TryOn, parsing
+from ldm.data.tryon.look import Files
 from ldm.tryon.given import Given
 
 Rows = Sequence[int] | slice
-WORN = {"top", "dress", "coat"}  # the words of a parse map that are the garment
+WORN = {  # the words of a parse map that are the garment
+    "upper_body": {"top", "dress", "coat"},
+    "lower_body": {"skirt", "trousers"},
+    "dresses": {"dress"},
+}
 PICTURES, MASKS = ("person", "garment", "agnostic", "pose"), ("garment_mask", "agnostic_mask")
 
 
@@ -32,7 +37,7 @@ class Looks:
         rows: dict[str, dict[str, Tensor]] = {}
         for index in tqdm(range(len(source)), desc="reading", disable=None, delay=2):
             look = source[index]
-            rows[look.name] = _parts(look, source.files(index).labels)
+            rows[look.name] = _parts(look, source.files(index))
         parts = {name: torch.stack([row[name] for row in rows.values()]) for name in next(iter(rows.values()))}
         return cls(parts, list(rows), source.identity())
 
@@ -51,7 +56,12 @@ class Looks:
 
     def given(self, rows: Rows = slice(None)) -> Given:
         """What a try-on model is told of them."""
-        return Given(*(self.pixels(name, rows) for name in ("garment", "agnostic", "agnostic_mask", "pose")))
+        return Given(*(self.pixels(name, rows) for name in ("garment", "agnostic", "agnostic_mask", "pose", "person")))
+
+    def some(self, rows: Sequence[int]) -> "Looks":
+        """Those of some rows alone."""
+        parts = {name: part[list(rows)] for name, part in self.parts.items()}
+        return Looks(parts, [self.names[row] for row in rows], [self._identity, list(rows)], self.synthetic[list(rows)])
 
     def joined(self, others: "Looks") -> "Looks":
         """These, and then the others, which are synthetic."""
@@ -64,10 +74,10 @@ class Looks:
         return self._identity
 
 
-def _parts(look: Look, labels: parsing.Labels) -> dict[str, Tensor]:
+def _parts(look: Look, files: Files) -> dict[str, Tensor]:
     """A look's pictures and masks (C,H,W) as bytes; "worn" is where the person wears the garment."""
     found = {name: np.asarray(getattr(look, name)) for name in (*PICTURES, *MASKS)}
-    found["worn"] = parsing.where(look.parse, labels, WORN).astype(np.uint8) * 255
+    found["worn"] = parsing.where(look.parse, files.labels, WORN[files.category]).astype(np.uint8) * 255
     return {
         name: torch.from_numpy(values.copy()).view(*values.shape[:2], -1).movedim(-1, 0)
         for name, values in found.items()

@@ -1,5 +1,6 @@
 """What a bridge learns from: photographs, what was drawn in their place, and maps of what is wrong with that."""
 
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ldm.bridging import shown
+from ldm.data.tryon.boxes import Box
 from ldm.training.randomness import keyed
 
 Maps = Callable[[int, Generator], Tensor]  # number of a pair, its generator -> M (1,H,W) in [0,1]
@@ -40,18 +42,16 @@ class Repairs:
         return self.draw(index, keyed(0, index))
 
     def draw(self, index: int, generator: Generator) -> tuple[Tensor, Tensor, str, dict[str, Any]]:
-        """Item `index`, mirrored by chance."""
+        """Item `index`. Not mirrored: letters and poses have a left and a right."""
         x, far = (part[index].float() / 127.5 - 1 for part in (self.photographs, self.drawn))
-        parts = [x, far, self.maps(index, generator), self.given[index]]
-        if torch.rand((), generator=generator) < 0.5:
-            parts = [part.flip(-1) for part in parts]
-        x, far, M, given = parts
+        M, given = self.maps(index, generator), self.given[index]
         extras: dict[str, Any] = {"far": far, "error_map": M, "label": int(self.labels[index])}
         told = shown(self.told, far[None], M[None], given[None])
         return x, torch.full((1, 1, 1), -torch.inf), "", extras if told is None else extras | {"beside": told[0]}
 
     def identity(self) -> Any:
-        return ["repairs", list(self.told), self._identity]
+        content = hashlib.sha256(self.drawn.numpy().tobytes() + self.given.numpy().tobytes()).hexdigest()[:16]
+        return ["repairs", list(self.told), content, self._identity]
 
 
 def everywhere(size: tuple[int, int]) -> Maps:
@@ -75,8 +75,8 @@ def known(maps: Tensor) -> Maps:
     return lambda index, generator: maps[index]
 
 
-def difference_boxes(x: Tensor, drawn: Tensor, least: float = 0.25, area: int = 6) -> list[list[int]]:
-    """A photograph and what was drawn in its place (3,H,W) in [-1,1] -> boxes [left, top, right, bottom] around where
+def difference_boxes(x: Tensor, drawn: Tensor, least: float = 0.25, area: int = 6) -> list[Box]:
+    """A photograph and what was drawn in its place (3,H,W) in [-1,1] -> boxes (left, top, right, bottom) around where
     they differ by more than `least`, smoothed over 3 x 3 pixels, in patches of `area` pixels or more.
 
     So a person's boxes are stood in for where the truth is known.
@@ -86,4 +86,4 @@ def difference_boxes(x: Tensor, drawn: Tensor, least: float = 0.25, area: int = 
     differs = ndimage.uniform_filter((x - drawn).abs().mean(0).numpy(), 3) > least
     patches, _ = ndimage.label(differs)
     places = [place for i, place in enumerate(ndimage.find_objects(patches), 1) if (patches[place] == i).sum() >= area]
-    return [[across.start, down.start, across.stop, down.stop] for down, across in places]
+    return [(across.start, down.start, across.stop, down.stop) for down, across in places]

@@ -6,10 +6,10 @@ looks --vae--> latents;  --dress, undress--> garments on, and off (H2G)
 
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from itertools import chain
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,14 @@ from ldm.latents import LatentSpace
 from ldm.training.bridge import train_bridge
 from ldm.training.error_classifier import train_error_classifier
 from ldm.training.plan import Plan
+from ldm.training.randomness import keyed, number
 from ldm.training.tryon.base import FLAGS, train_base
 from ldm.training.tryon.extraction import extract, synthetic
 from ldm.training.tryon.looks import Looks
 from ldm.training.tryon.matching import train_matcher
-from ldm.training.tryon.refinement import Maps, Repairs, at_random, difference_boxes, everywhere, known
+from ldm.training.tryon.refinement import Repairs, at_random, difference_boxes, everywhere, known
 from ldm.training.tryon.warping import Dressing, Undressing, train_warping
-from ldm.training.twins import Twin, Twins, worn
+from ldm.training.twins import Twin, Twins
 from ldm.training.vae import train_vae
 from ldm.tryon.classifier import ErrorClassifier
 from ldm.tryon.given import beside
@@ -91,30 +92,33 @@ class Recipe:
 def train_tryon(folder: Path, out: Path, recipe: Recipe = Recipe(), size: tuple[int, int] = (64, 48)) -> None:  # noqa: B008
     """A set in VITON-HD's or DressCode's layout -> `out`: all that `TryOnModel` loads and `ldm evaluate tryon` judges.
 
-    `size` (H, W) are multiples of 16. ValueError and FileNotFoundError as the set's readers raise them.
+    `size` (H, W) are multiples of 16. Of pairs whose garments are not known no stage sees the garment. ValueError and
+    FileNotFoundError as the set's readers raise them.
     """
     if size[0] % 16 or size[1] % 16:
         raise ValueError(f"size {size}: expected multiples of 16, height and width")
     out.mkdir(parents=True, exist_ok=True)
     clock = Clock(out / "stages.json")
-    sets = {split: TryOn(folder, split, size=size) for split in SPLITS}
-    looks = {split: Looks.read(source) for split, source in sets.items()}
+    looks = {split: Looks.read(TryOn(folder, split, size=size)) for split in SPLITS}
     with clock("vae"):
-        space = LatentSpace(train_vae(out / "vae", Portraits(looks["train"]), recipe.plan("vae", 32, 2e-3),
-                                      recipe.vae_preset, size[0]).eval())  # fmt: skip
+        plan = recipe.plan("vae", 32, 2e-3)
+        space = LatentSpace(train_vae(out / "vae", Portraits(looks["train"]), plan, recipe.vae_preset, size[0]).eval())
     with clock("dress"):
         learnt, dress = dressing(out, looks["train"], recipe)
     with clock("matcher"):
-        train_matcher(out / "matcher", looks["train"], recipe.plan("matcher", 64, 1e-3))
+        train_matcher(out / "matcher", learnt, recipe.plan("matcher", 64, 1e-3))
     with clock("base"):
         base = train_base(out / "base", learnt, space, dress, recipe.plan("base", 64, 1e-3), recipe.preset)
     with clock("drawn"):
-        drawn = {split: draw_all(out / "drawn" / split, base, looks[split]) for split in SPLITS}
+        drawn = draw_all(out / "drawn" / "train", base, learnt, recipe.seed)
+        draw_all(out / "drawn" / "test", base, looks["test"], recipe.seed)
+    rough = Rough.of(folder, learnt, drawn)
     with clock("errors"):
-        errors = classifier(out / "errors", folder, sets["train"], looks["train"], drawn["train"], recipe)
+        errors = classifier(out / "errors", rough, recipe)
+    given = beside(LatentSpace.identity(), learnt.given(), base.worn(learnt.given()))
     for name in recipe.bridges:
         with clock(f"bridge {name}"):
-            bridge(out / f"bridge-{name}", name, folder, looks["train"], learnt, drawn["train"], base, errors, recipe)
+            bridge(out / f"bridge-{name}", name, repairs(name, rough, given, errors), recipe)
 
 
 class Clock:
@@ -145,7 +149,7 @@ class Portraits:
 
     def __getitem__(self, index: int) -> tuple[Image.Image, str]:
         row, form = divmod(index, len(self.FORMS))
-        return Image.fromarray(self.looks.parts[self.FORMS[form]][row].movedim(0, -1).numpy()), ""
+        return as_image(self.looks.parts[self.FORMS[form]][row]), ""
 
     def identity(self) -> Any:
         return ["portraits", self.looks.identity()]
@@ -153,36 +157,32 @@ class Portraits:
 
 def dressing(out: Path, looks: Looks, recipe: Recipe) -> tuple[Looks, Any]:
     """Looks -> those that may be learnt from, synthetic ones among them where they are wanted, and who dresses."""
-    paired = some(looks, range(round(recipe.known * len(looks))))
+    order = torch.randperm(len(looks), generator=keyed(recipe.seed, "known")).tolist()
+    count = max(1, round(recipe.known * len(looks)))
+    paired = looks.some(sorted(order[:count]))
     plan = recipe.plan("dress", 16, 1e-3)
     dress = train_warping(out / "dress", Dressing(paired), plan, recipe.pixel_preset)
     if not recipe.h2g:
         return paired, dress
     undress = train_warping(out / "undress", Undressing(paired), plan, recipe.pixel_preset)
-    others = some(looks, range(len(paired), len(looks)))
+    others = looks.some(sorted(order[count:]))
     found = extract(others, undress, dress)
-    kept = synthetic(others, found)
-    shares = {name: float(getattr(found, name).median()) for name in ("background", "width", "unlike")}
-    write_json(out / "h2g.json", {"photographs": len(others), "kept": len(kept), "medians": shares})
-    return paired.joined(kept), dress
+    write_json(out / "h2g.json", found.report())
+    return paired.joined(synthetic(others, found)), dress
 
 
-def some(looks: Looks, rows: range) -> Looks:
-    """Looks of these rows alone."""
-    parts = {name: part[rows.start : rows.stop] for name, part in looks.parts.items()}
-    names, flags = looks.names[rows.start : rows.stop], looks.synthetic[rows.start : rows.stop]
-    return Looks(parts, names, [looks.identity(), rows.start, rows.stop], flags)
+def draw_all(folder: Path, base: Base, looks: Looks, seed: int = 0) -> Tensor:
+    """What the base model draws for every look (N,3,H,W), as bytes; kept in a folder as pictures of the same names.
 
-
-def draw_all(folder: Path, base: Base, looks: Looks) -> Tensor:
-    """What the base model draws for every look (N,3,H,W), as bytes; kept in a folder as pictures of the same names."""
+    Picture i of a folder is drawn from noise of its own, which no other folder has.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{Path(name).stem}.png" for name in looks.names]
+    seeds = [number(seed, folder.name, name) for name in looks.names]
     for start in tqdm(range(0, len(looks), 64), desc=f"drawing {folder.name}", disable=None):
         rows = slice(start, start + 64)
         if not all(path.is_file() for path in paths[rows]):
-            x = base.draw(looks.given(rows), range(start, min(start + 64, len(looks))))
-            for image, path in zip(to_images(x), paths[rows], strict=True):
+            for image, path in zip(to_images(base.draw(looks.given(rows), seeds[rows])), paths[rows], strict=True):
                 image.save(path)
     return as_bytes(to_pixels([outputs(folder, name) for name in looks.names]))
 
@@ -192,43 +192,89 @@ def as_bytes(x: Tensor) -> Tensor:
     return ((x.clamp(-1, 1) + 1) * 127.5).round().byte()
 
 
-def classifier(out: Path, folder: Path, source: TryOn, looks: Looks, drawn: Tensor, recipe: Recipe) -> ErrorClassifier:
-    """Photographs and what was drawn in their place -> the error classifier, told a few boxes."""
-    found: dict[str, Any] = {
-        name: difference_boxes(x, y / 127.5 - 1)
-        for name, x, y in zip(looks.names, looks.pixels("person"), drawn, strict=True)
-    }
-    twins: list[Iterator[Twin]] = [worn(source, out.parent / "drawn" / source.split, found)]
-    if (flawed := folder / source.split / FLAWED).is_dir():
-        twins.append(worn(source, flawed, boxes.read(flawed.parent / FLAWED_BOXES)))
-    data = Twins(chain(*twins), looks.size, recipe.boxes, recipe.seed)
+@dataclass(frozen=True, eq=False)
+class Rough:
+    """Looks, and one or two pictures of each that are to be repaired, kind by kind: N k rows, as bytes.
+
+    What the base model drew; and, where a set has them, pictures with known errors.
+    """
+
+    looks: Looks
+    x_1: Tensor  # (N k,3,H,W)
+    boxes: Sequence[Sequence[boxes.Box]]  # of each, in pixels of x_1
+
+    @classmethod
+    def of(cls, folder: Path, looks: Looks, drawn: Tensor, split: str = "train") -> "Rough":
+        """What the base model drew, its boxes where it differs most; and the set's own pictures, with theirs."""
+        found, pictures = differing(looks, drawn), [drawn]
+        if (flawed := folder / split / FLAWED).is_dir():
+            height, width = looks.size
+            known = boxes.read(flawed.parent / FLAWED_BOXES)
+            for name in looks.names:
+                picture = outputs(flawed, name)
+                scale = (width / picture.width, height / picture.height) * 2
+                found.append([tuple(map(mul, box, scale)) for box in known[name]])  # type: ignore[misc]
+            pictures.append(as_bytes(to_pixels([outputs(flawed, name) for name in looks.names], size=looks.size)))
+        return cls(looks, torch.cat(pictures), found)
+
+    @property
+    def kinds(self) -> int:
+        """k."""
+        return len(self.x_1) // len(self.looks)
+
+    def repeated(self, part: Tensor) -> Tensor:
+        """One row for each look -> one for each picture."""
+        return part.repeat(self.kinds, *[1] * (part.ndim - 1))
+
+    def twins(self) -> Iterator[Twin]:
+        """Photographs and garments beside them, for the error classifier."""
+        for row, (picture, own) in enumerate(zip(self.x_1, self.boxes, strict=True)):
+            look = row % len(self.looks)
+            person, garment = (as_image(self.looks.parts[name][look]) for name in ("person", "garment"))
+            yield Twin(str(row), person, as_image(picture), garment, own)
+
+
+def as_image(picture: Tensor) -> Image.Image:
+    """Bytes (3,H,W) -> image."""
+    return Image.fromarray(picture.movedim(0, -1).numpy())
+
+
+def differing(looks: Looks, drawn: Tensor) -> list[Sequence[boxes.Box]]:
+    """Boxes where what was drawn differs most from each photograph: what a person would have marked."""
+    pairs = zip(looks.pixels("person"), drawn / 127.5 - 1, strict=True)
+    return [difference_boxes(x, y) for x, y in pairs]
+
+
+def classifier(out: Path, rough: Rough, recipe: Recipe) -> ErrorClassifier:
+    """Photographs and what stands in their place -> the error classifier, told boxes of a share of the looks."""
+    data = Twins(rough.twins(), rough.looks.size, recipe.boxes / rough.kinds, recipe.seed)
     return train_error_classifier(out, data, recipe.plan("errors", 16, 5e-4), top=TOP).eval().requires_grad_(False)
 
 
-def bridge(
-    out: Path,
-    name: str,
-    folder: Path,
-    everyone: Looks,
-    learnt: Looks,
-    drawn: Tensor,
-    base: Base,
-    errors: ErrorClassifier,
-    recipe: Recipe,
-) -> None:
-    """One of BRIDGES, in `out`/model: from what was drawn, and from pictures with known errors, to the photographs."""
-    place = {name: row for row, name in enumerate(everyone.names)}
-    sources = [drawn[[place[name] for name in learnt.names]]]
-    if (flawed := folder / "train" / FLAWED).is_dir():
-        pictures = to_pixels([outputs(flawed, name) for name in learnt.names], size=learnt.size)
-        sources.append(as_bytes(pictures))
-    told, times = learnt.given(), len(sources)
-    given = beside(LatentSpace.identity(), told, base.worn(told))
-    x_1 = torch.cat(sources)
-    maps = maps_of(name, x_1, told.garment.repeat(times, 1, 1, 1), told.mask.repeat(times, 1, 1, 1), errors)
-    photographs = learnt.parts["person"].repeat(times, 1, 1, 1)
-    items = Repairs(photographs, x_1, given.repeat(times, 1, 1, 1), maps, BRIDGES[name],
-                    learnt.synthetic.repeat(times), [name, learnt.identity()])  # fmt: skip
+def repairs(name: str, rough: Rough, given: Tensor, errors: ErrorClassifier) -> Repairs:
+    """What one of BRIDGES learns from; `given` are the conditions of each look (N,C',H,W)."""
+    size = rough.looks.size
+    maps = (
+        {"plain": everywhere, "random": at_random}[name](size) if name != "classified" else known(judged(rough, errors))
+    )
+    photographs, labels = rough.repeated(rough.looks.parts["person"]), rough.repeated(rough.looks.synthetic)
+    identity = [name, rough.looks.identity()]
+    return Repairs(photographs, rough.x_1, rough.repeated(given), maps, BRIDGES[name], labels, identity)
+
+
+@torch.no_grad()
+def judged(rough: Rough, errors: ErrorClassifier) -> Tensor:
+    """M (N k,1,H,W) of every picture, 0 where nothing was drawn anew."""
+    garments, masks = (rough.repeated(rough.looks.pixels(name)) for name in ("garment", "agnostic_mask"))
+    rows = [slice(start, start + 64) for start in range(0, len(rough.x_1), 64)]
+    return torch.cat([errors.error_map(rough.x_1[own] / 127.5 - 1, garments[own]) * masks[own] for own in rows])
+
+
+def bridge(out: Path, name: str, items: Repairs, recipe: Recipe) -> None:
+    """One of BRIDGES, in `out`/model; its experts, where they are wanted, in `out`/near and `out`/far.
+
+    Experts learn half as many steps again, from the common network on.
+    """
     process = Bridge(prediction_type=recipe.target)
     plan = recipe.plan("bridge", 16, 1e-3)
     unet = train_bridge(out, items, plan, process, recipe.pixel_preset, classes=FLAGS)
@@ -240,22 +286,6 @@ def bridge(
 
 
 def save_bridge(folder: Path, unet: Any, process: Bridge, told: Sequence[str]) -> None:
-    """A bridge between pixels, as ldm refine and `TryOnModel` load it."""
+    """A bridge between pixels, as `Refiner` loads it."""
     defaults = {"num_inference_steps": 10, "guidance_scale": 1.0, "beside": list(told)}
     save(folder, LatentSpace.identity().autoencoder, unet, None, process.config(), defaults)
-
-
-def maps_of(name: str, x_1: Tensor, garment: Tensor, mask: Tensor, errors: ErrorClassifier) -> Maps:
-    """The maps that one of BRIDGES learns with."""
-    size = (x_1.shape[-2], x_1.shape[-1])
-    if name != "classified":
-        return {"plain": everywhere, "random": at_random}[name](size)
-    return known(judged(x_1, garment, mask, errors))
-
-
-@torch.no_grad()
-def judged(x_1: Tensor, garment: Tensor, mask: Tensor, errors: ErrorClassifier) -> Tensor:
-    """Pictures as bytes (N,3,H,W), their garments and what was drawn anew -> M (N,1,H,W)."""
-    rows: Sequence[slice] = [slice(start, start + 64) for start in range(0, len(x_1), 64)]
-    look: Callable[[slice], Tensor] = lambda own: errors.error_map(x_1[own] / 127.5 - 1, garment[own]) * mask[own]  # noqa: E731
-    return torch.cat([look(own) for own in rows])
