@@ -273,8 +273,8 @@ class LatentDiffusion(Drawing):
         a picture is wrong, and black, or 0, where it is right and no noise is to change it; None: as the model's own
         error classifier sees it, and without one everywhere.
         `beside` (B,C',H/f,W/f) is what else the model was trained to be shown. With `keep` a picture's own pixels are
-        pasted back where the map is 0, softened over so many pixels. `settings`: seed, num_images_per_prompt, output,
-        callback, num_inference_steps. ValueError for a model that is no bridge.
+        pasted back where the map is below a half, softened over so many pixels around. `settings`: seed, callback,
+        num_images_per_prompt, output, num_inference_steps. ValueError for a model that is no bridge.
         """
         if not isinstance(self.process, Bridge):
             raise ValueError("refine: this model is no bridge; ldm train bridge makes one")
@@ -286,12 +286,17 @@ class LatentDiffusion(Drawing):
         x, white = _each(x, order), _each(white, order)
         lowered = masks.lowered(pad(white, self._coarsest)[0], self.latents.factor)
         z_T = self._encoded(x).to(self.device)
+        if beside is not None:
+            beside = _each(beside, order)
+            if beside.shape[-2:] != z_T.shape[-2:]:
+                places = " x ".join(map(str, z_T.shape[-2:]))
+                raise ValueError(f"beside of shape {tuple(beside.shape)}: expected {places} places, as the picture has")
         concat = shown(self.defaults.get("beside", ()), z_T, lowered.to(z_T), beside)
         if (0 if concat is None else concat.shape[1]) != self.channels_beside:
             expected = f"{self.channels_beside} channels, {' and '.join(self.defaults.get('beside', ())) or 'nothing'}"
             raise ValueError(f"refine: this model is shown {expected}; what was given has others")
         order = replace(order, far=z_T, error_map=lowered, concat=concat)
-        return self.draw(order, size, None if keep is None else (crop(x, size), masks.feathered(white, keep)))
+        return self.draw(order, size, None if keep is None else (crop(x, size), masks.feathered(white.round(), keep)))
 
     def error_map(self, x: Tensor) -> Tensor:
         """x (B,3,H,W) in [-1,1] -> where it is wrong, M (B,1,H,W) in [0,1]; 1 without an error classifier."""

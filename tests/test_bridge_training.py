@@ -195,6 +195,22 @@ def test_several_pictures_are_what_each_is_alone():
         assert (one - other).abs().max() <= 2 / 255 + 1e-6
 
 
+def test_a_soft_map_keeps_what_is_mostly_right():
+    model, picture = bridged(network(), ["z_T"]), pairs().draw(0, torch.Generator())[1]
+    M = torch.full((1, 1, 16, 16), 0.1)
+    M[..., 8:] = 0.9
+    found = to_pixels(model.refine(picture, error_map=M, keep=0))
+    assert torch.equal(found[..., :8], to_pixels(picture)[..., :8]) and not torch.equal(found, to_pixels(picture))
+
+
+def test_what_is_given_beside_serves_every_picture():
+    model = bridged(network(5), ["z_T", "given"])
+    picture, given = pairs().draw(0, torch.Generator())[1], torch.rand(1, 2, 16, 16)
+    assert len(model.refine(picture, beside=given, num_images_per_prompt=2)) == 2
+    with pytest.raises(ValueError, match="expected 16 x 16 places"):
+        model.refine(picture, beside=torch.rand(1, 2, 8, 8))
+
+
 def test_what_refine_refuses(pipeline):
     picture, model = pairs().draw(0, torch.Generator())[1], bridged(network(), ["z_T"])
     with pytest.raises(ValueError, match="no bridge"):
@@ -223,6 +239,14 @@ def test_a_bridge_from_the_command_line(ldm, tmp_path):
     assert status == 0, err
     assert [Image.open(path).size for path in out.split()] == [(24, 20)] * 2
     assert Image.open(tmp_path / "heat.png").size == (24, 20)
+    white = Image.new("L", (24, 20))
+    white.paste(255, (12, 0, 24, 20))
+    white.save(tmp_path / "map.png")
+    asked += ["--map", tmp_path / "map.png", "--heat", tmp_path / "own.png", "-o", tmp_path / "own"]
+    assert ldm(*asked)[0] == 0
+    heat = torch.tensor(list(Image.open(tmp_path / "own.png").getdata())).view(20, 24, 3).float()
+    yellow = heat[..., 0] - heat[..., 2]  # the map that was given, not another
+    assert yellow[:, 14:].min() > 30 and yellow[:, :10].abs().max() < 5
     status, out, _ = ldm("info", tmp_path / "out" / "a-refined-0.png", "--json", "-")
     assert status == 0 and json.loads(out)["task"] == "refine"
 

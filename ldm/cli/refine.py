@@ -19,7 +19,7 @@ def refine(
         typer.Option("--map", help="White where it is wrong.  [default: as the model's error classifier sees it]"),
     ] = None,
     keep: Annotated[
-        int | None, typer.Option(help="Keep the pixels where the map is black, softened over so many.")
+        int | None, typer.Option(help="Keep the pixels where the map is dark, softened over so many.")
     ] = None,
     heat: Annotated[
         Path | None, typer.Option(help="Write the map, as heat over the picture; a folder for several.")
@@ -49,15 +49,17 @@ def refine(
     heats = outputs.paths_of(heat, names, 1, 0) if heat else []
 
     from ldm.images import load, to_pixels
+    from ldm.masks import to_map
     from ldm.metadata import save
     from ldm.tryon.heat import heated
 
     pipeline: Any = options.pipeline_of(model, device, dtype, memory, None, None)
-    told = {"error_map": error_map, "keep": keep}
     for i, image in enumerate(images):
+        x = to_pixels(image)
+        M = to_map(error_map, (x.shape[-2], x.shape[-1])) if error_map else pipeline.error_map(x)
         with outputs.stepping() as callback:
-            drawn = pipeline.refine(image, num_inference_steps=steps, seed=seed, num_images_per_prompt=count,
-                                    callback=callback, **told)  # fmt: skip
+            drawn = pipeline.refine(image, M, keep=keep, num_inference_steps=steps, seed=seed,
+                                    num_images_per_prompt=count, callback=callback)  # fmt: skip
         outputs.save_all(drawn, paths[i * count : (i + 1) * count], metadata=not no_metadata)
         if heats:
-            save(heated(load(image), pipeline.error_map(to_pixels(image))[0]), heats[i])
+            save(heated(load(image), M[0]), heats[i])

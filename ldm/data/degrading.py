@@ -69,7 +69,7 @@ def downsample(image: Image.Image, times: float, generator: Generator) -> Image.
 
 
 def mask(image: Image.Image, share: float, generator: Generator) -> Image.Image:
-    """One to three rectangles, of that share of the picture together, in which there is only noise."""
+    """One to three rectangles, of that share of the picture at most (they may overlap), in which is only noise."""
     rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
     pixels, count = np.array(image), int(rng.integers(1, 4))
     for _ in range(count):

@@ -70,7 +70,7 @@ class FolderPairs:
         return clean, degraded
 
     def identity(self) -> dict[str, Any]:
-        sizes = [(name, path.stat().st_size) for name, path in zip(self.names, self.degraded, strict=True)]
+        sizes = [(path.name, path.stat().st_size) for path in (*self.clean, *self.degraded)]
         return {"kind": "pairs", "pictures": len(self), "content": digest(sizes)}
 
 

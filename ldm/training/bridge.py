@@ -31,7 +31,6 @@ from ldm.training.randomness import keyed
 
 Errors = Callable[[Tensor], Tensor]  # x (B,3,H,W) -> M (B,1,H,W) in [0,1]
 Item = tuple[Tensor, Tensor, str, dict[str, Tensor]]
-Preview = Callable[[Any, int], "Path | None"]  # (U-Net, step) -> what it drew
 
 
 class PixelPairs:
@@ -56,7 +55,9 @@ class PixelPairs:
         return item(x[0], torch.full((1, 1, 1), -torch.inf), far, M, self.beside)
 
     def identity(self) -> dict[str, Any]:
-        return {"kind": "pixel pairs", "beside": self.beside, "pairs": self.pairs.identity()}
+        judge = getattr(self.errors, "__self__", None)  # the classifier, whose method it is
+        errors = None if judge is None else fingerprint(judge)
+        return {"kind": "pixel pairs", "beside": self.beside, "errors": errors, "pairs": self.pairs.identity()}
 
 
 class EncodedPairs:
@@ -121,7 +122,6 @@ def train_bridge(
     plan: Plan,
     bridge: Bridge,
     preset: str = "local",
-    preview: Preview | None = None,
     classes: int = 0,
     init: Any = None,
     between: tuple[float, float] = (0.0, 1.0),
@@ -140,12 +140,8 @@ def train_bridge(
     network = new_network(PRESETS[preset], mean.shape[-1], len(mean), doors) if init is None else copy.deepcopy(init)
     network.train().requires_grad_()
     recipe = Recipe(drop=0.0, between=between)
-    objective = DiffusionObjective(network, bridge, Conditions.of(doors, None), recipe)  # type: ignore[arg-type]
+    objective = DiffusionObjective(network, bridge, Conditions.of(doors, None), recipe)
     settings: dict[str, Any] = {"kind": "bridge", "preset": preset, "bridge": bridge.config(), "classes": classes}
     settings |= {"init": fingerprint(init), "between": between} if init is not None else {}
-
-    def watch(average: Any, step: int) -> Path | None:
-        return preview(average.unet, step) if preview else None
-
-    average = fit(objective, data, plan, out, partial(collate, doors, None), settings, watch)
+    average = fit(objective, data, plan, out, partial(collate, doors, None), settings)
     return average.unet.cpu().to(memory_format=torch.contiguous_format)

@@ -106,7 +106,7 @@ class DiffusionObjective(nn.Module):
     picture beside is, and offset noise where there is any.
     """
 
-    def __init__(self, unet: nn.Module, process: Diffusion, conditions: Conditions, recipe: Recipe = Recipe()):
+    def __init__(self, unet: nn.Module, process: Any, conditions: Conditions, recipe: Recipe = Recipe()):
         super().__init__()
         self.unet, self.process, self.conditions, self.recipe = unet, process, conditions, recipe
         self.weighting = weighting(recipe.weighting, process, recipe.gamma).within(*recipe.between)

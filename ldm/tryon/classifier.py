@@ -83,6 +83,8 @@ class ErrorClassifier(nn.Module):
 
     def _garment_tokens(self, garment: Tensor | None, batch: int) -> tuple[Tensor, Tensor]:
         """What there is to look at (B,1+L,D), and where it lies (1,1+L,D); the first is nothing, and nowhere."""
+        if garment is None and self.garment is not None:
+            raise ValueError("no garment is given: this classifier judges pictures beside their garments")
         nothing, nowhere = self.nothing.expand(batch, -1, -1), torch.zeros_like(self.nothing)
         if garment is None:
             return nothing, nowhere

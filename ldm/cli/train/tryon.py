@@ -16,7 +16,9 @@ Effort = Annotated[float, typer.Option(help="Times the steps of every stage: 1 i
 Known = Annotated[float, typer.Option(help="Share of the training pairs whose garments are known.")]
 H2G = Annotated[bool, typer.Option("--h2g", help="Take the garments of the others off their photographs.")]
 Boxes = Annotated[float, typer.Option(help="Share of generated pictures whose boxes the error classifier is told.")]
-Bridges = Annotated[str, typer.Option(help="Which bridges: plain (I2SB), random (maps that know nothing), classified.")]
+Bridges = Annotated[
+    str, typer.Option(help="Which: plain (I2SB), random (maps that know nothing), classified (what ldm tryon takes).")
+]
 Target = Annotated[str, typer.Option(help="What bridges emit: residual, or epsilon.")]
 Experts = Annotated[bool, typer.Option("--experts", help="Two experts of the classified bridge, one for either half.")]
 Tiny = Annotated[bool, typer.Option("--tiny", help="Networks for tests.")]
