@@ -28,4 +28,5 @@ def test_notebook_defines_nothing(path):
 
 def test_there_are_notebooks():
     known = ["01_latents", "02_noising", "03_text_to_image", "04_editing", "05_training", "06_autoencoders"]
+    known += ["07_bridges_and_try_on"]
     assert [path.stem for path in NOTEBOOKS] == known
