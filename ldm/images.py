@@ -481,12 +481,17 @@ def error_map(image: Source, other: Source, limit: float = 0.25) -> Image.Image:
     a, b = (np.asarray(load(source), np.float32) for source in (image, other))
     if a.shape != b.shape:
         raise ValueError(f"pictures of {a.shape[1]}x{a.shape[0]} and {b.shape[1]}x{b.shape[0]}: expected one size")
-    heat = np.abs(a - b).mean(-1) / (255 * limit)
-    stops = np.linspace(0, 1, len(HEAT))
-    return Image.fromarray(np.stack([np.interp(heat, stops, c) for c in zip(*HEAT, strict=True)], -1).astype(np.uint8))
+    return heat(np.abs(a - b).mean(-1) / (255 * limit))
 
 
 HEAT = [(0, 0, 0), (70, 15, 110), (175, 45, 95), (240, 120, 30), (255, 250, 170)]
+
+
+def heat(values: np.ndarray) -> Image.Image:
+    """Numbers (H,W), 0 to 1 -> image: from black over violet and orange to pale yellow."""
+    stops = np.linspace(0, 1, len(HEAT))
+    colours = [np.interp(values, stops, channel) for channel in zip(*HEAT, strict=True)]
+    return Image.fromarray(np.stack(colours, -1).astype(np.uint8))
 
 
 def _captioned(pictures: list[Image.Image], captions: Sequence[str], background: Colour) -> list[Image.Image]:

@@ -1,5 +1,7 @@
 """Training the autoencoder family: what goes in, what is learnt, what comes out, and that it goes on exactly."""
 
+import json
+
 import pytest
 import torch
 from PIL import Image
@@ -18,6 +20,7 @@ from ldm.autoencoders import (
     Shape,
     SparseAE,
 )
+from ldm.autoencoders.presets import PLANS
 from ldm.data.moving import SPEED, MovingDigits
 from ldm.data.tensors import Tensors, numbers
 from ldm.evaluation.digits import recognised
@@ -255,3 +258,12 @@ def test_losses_are_reported_by_name(digits, tmp_path):
     rows = (tmp_path / "log.jsonl").read_text()
     assert '"reconstruction"' in rows and '"kl"' in rows
     assert Batch(torch.zeros(1)).label is None
+
+
+def test_a_preset_says_how_long_where_the_command_does_not(ldm, tmp_path):
+    told = ["--preset", "binary-mnist", "--steps", 2, "--no-tensorboard", "--out", tmp_path / "run"]
+    status, _, err = ldm("train", "autoencoder", "vae", *told)
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
+    assert status == 0, err
+    assert (settings["steps"], settings["batch_size"]) == (2, 100)
+    assert PLANS["binary-mnist"]["steps"] == 300_000

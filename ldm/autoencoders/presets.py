@@ -26,6 +26,9 @@ SHAPES = {
     "frames": Shape((16, 16), 1, 64, "dense", (256,)),  # of sequences; the code is a frame's features
     "pictures": Shape((32, 32), 3, 16, "conv", (48, 96)),  # codes of 8 x 8 places
 }
+PLANS: dict[str, dict[str, Any]] = {  # how long a training takes that a preset stands for, where it stands for one
+    "binary-mnist": {"steps": 300_000, "batch_size": 100},  # 500 epochs; a test log-likelihood of about -89.8 nats
+}
 
 
 def kind_of(name: str) -> type[Model]:

@@ -1,21 +1,16 @@
 """An error map -> a picture of it: black is right, pale yellow wrong."""
 
-import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ldm.images import HEAT
+from ldm import images
 
 SHOWN = 0.8  # how much of the picture the hottest places hide
 
 
 def heat(error_map: Tensor) -> Image.Image:
     """M (H,W), or (1,H,W), in [0,1] -> image (RGB): from black over violet and orange to pale yellow."""
-    values = error_map.detach().squeeze().float().cpu().numpy()
-    stops = np.linspace(0, 1, len(HEAT))
-    return Image.fromarray(
-        np.stack([np.interp(values, stops, c) for c in zip(*HEAT, strict=True)], -1).astype(np.uint8)
-    )
+    return images.heat(error_map.detach().squeeze().float().cpu().numpy())
 
 
 def heated(image: Image.Image, error_map: Tensor) -> Image.Image:

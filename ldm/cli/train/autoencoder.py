@@ -29,7 +29,10 @@ Samples = Annotated[int, _option(DATA, "Of what has no end: how many.")]
 Length = Annotated[int, _option(DATA, "Frames of a sequence.")]
 BINARISE = "Every pixel drawn once to be black or white.  [default: no; yes of --preset binary-mnist]"
 Binarise = Annotated[bool | None, _option(DATA, BINARISE, "--binarise/--grey")]
-PRESETS = "784-400-20, binary-mnist, digits, plane, digits-conv, frames or pictures."
+PRESETS = (
+    "784-400-20, binary-mnist (300,000 steps of 100 black and white pictures), digits, plane, digits-conv, frames or "
+    "pictures."
+)
 Preset = Annotated[str | None, _option(SIZES, PRESETS)]
 PriorSteps = Annotated[int, _option(QUANTIZED, "Steps for the GPT-2 that codes are drawn from.")]
 
@@ -67,10 +70,21 @@ def _given(**values: Any) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
+def _recommended(context: typer.Context, plan: Plan, preset: str | None) -> Plan:
+    """The plan with what a preset says of it, where the command line does not."""
+    from ldm.autoencoders.presets import PLANS
+
+    told = PLANS.get(preset or "", {})
+    sources = {name: context.get_parameter_source(name) for name in told}
+    asked = [name for name, source in sources.items() if source is not None and source.name != "DEFAULT"]
+    return replace(plan, **{name: value for name, value in told.items() if name not in asked})
+
+
 @planned(steps=3000, batch_size=128, learning_rate=1e-3, warmup=50, ema=0.99, save_every=1000, weight_decay=0.0)
 @gathered("own", OWN, _given, dict.fromkeys(OWN))
 @gathered("sizes", SHAPE, _given, dict.fromkeys(SHAPE))
 def autoencoder(
+    context: typer.Context,
     name: Name,
     out: Out,
     plan: Plan,
@@ -97,7 +111,7 @@ def autoencoder(
 
     ldm train autoencoder denoising --corruption masking --strength 0.5 --out runs/denoising
 
-    ldm train autoencoder vae --data mnist/ --preset binary-mnist --batch-size 100 --steps 300000 --out runs/mnist
+    ldm train autoencoder vae --data mnist/ --preset binary-mnist --out runs/mnist
 
     ldm train autoencoder td --data moving --out runs/td
     """
@@ -105,7 +119,7 @@ def autoencoder(
     data = data or ("moving" if name in SEQUENTIAL else "digits")
     if name == "sequential" and "code" in sizes:  # of a sequence; the shape's is that of a frame
         own["code"] = sizes.pop("code")
-    shape = _shape(name, data, preset, sizes)
+    shape, plan = _shape(name, data, preset, sizes), _recommended(context, plan, preset)
 
     import torch
 
