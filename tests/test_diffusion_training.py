@@ -276,7 +276,9 @@ def test_collate_lets_in_what_the_doors_let_in():
     batch = collate(Doors(text=False, classes=2, beside=2), None, items)
     assert batch.ids is None and batch.labels.tolist() == [0, 1] and batch.beside[1].mean() == 1
     assert collate(Doors(text=False, classes=4), None, [(mean, logvar, 3)]).labels.tolist() == [3]
-    assert collate(Doors(text=False), None, [(mean, logvar, "words")])[2:] == (None,) * 4
+    assert collate(Doors(text=False), None, [(mean, logvar, "words")])[2:] == (None,) * 6
+    ends = collate(Doors(text=False), None, [(mean, logvar, "", {"far": mean + 2, "error_map": mean[:1]})] * 2)
+    assert ends.far.mean() == 2 and ends.far.shape == (2, *mean.shape) and ends.error_map.shape == (2, 1, 4, 4)
     with pytest.raises(ValueError, match="label 4"):
         collate(Doors(text=False, classes=4), None, [(mean, logvar, 4)])
     with pytest.raises(ValueError, match="'beside'"):

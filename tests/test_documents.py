@@ -44,7 +44,7 @@ def test_every_command_and_option_named_in_the_readme_exists():
     from ldm.cli import app
 
     root = get_command(app)
-    for words in re.findall(r"`ldm ((?:evaluate |train )?\w+)", README):
+    for words in re.findall(r"`ldm ((?:evaluate |train )?\w[\w-]*)", README):
         command = root
         for word in words.split():
             if word == "COMMAND":
