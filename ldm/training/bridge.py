@@ -15,6 +15,7 @@ import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
+from ldm import masks
 from ldm.bridging import Bridge, shown
 from ldm.checkpoints import named
 from ldm.data.pairs import Pairs
@@ -95,8 +96,8 @@ def encode_pairs(
         x, y = (to_pixels(list(pictures)) for pictures in zip(*drawn, strict=True))
         mean, logvar = space.posterior(x)
         M = torch.ones_like(y[:, :1]) if errors is None else errors(y).cpu()
-        M = torch.nn.functional.avg_pool2d(M, space.factor)
-        for name, values in zip(found, (mean, logvar, space.from_pixels(y), M), strict=True):
+        ends = mean, logvar, space.from_pixels(y), masks.lowered(M, space.factor)
+        for name, values in zip(found, ends, strict=True):
             found[name].append(values.half().cpu())
     return {name: torch.cat(values) for name, values in found.items()}
 

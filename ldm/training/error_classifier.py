@@ -71,7 +71,7 @@ class ErrorObjective(nn.Module):
                 f"real {real}, box {box}, top {top}: expected weights of 0 or more, and a share from 0 to 1"
             )
         self.classifier: Any = classifier
-        self.weights = {"generated": 1.0, "real": real, "box": box, "top": top}
+        self.weights = {"generated": 1.0, "real": real, "box": box}
         self.top = top
 
     def forward(self, batch: Sample, generators: Sequence[Generator]) -> dict[str, Tensor]:

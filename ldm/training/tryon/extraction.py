@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ldm.training.tryon.looks import Looks
+from ldm.training.tryon.looks import Looks, as_bytes
 from ldm.training.tryon.warping import Undressing
 from ldm.tryon.warping import warp
 
@@ -85,7 +85,7 @@ def synthetic(looks: Looks, found: Extracted) -> Looks:
     """Looks of which only the persons were known -> those whose garments came out well, with these."""
     rows = found.good.nonzero().flatten()
     parts = {name: part[rows] for name, part in looks.parts.items()}
-    parts["garment"] = ((found.garment[rows].clamp(-1, 1) + 1) * 127.5).round().byte()
+    parts["garment"] = as_bytes(found.garment[rows])
     parts["garment_mask"] = (found.mask[rows] * 255).byte()
     names = [looks.names[row] for row in rows.tolist()]
     return Looks(parts, names, ["synthetic", looks.identity(), rows.tolist()], torch.ones(len(names), dtype=torch.long))

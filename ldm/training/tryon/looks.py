@@ -82,3 +82,8 @@ def _parts(look: Look, files: Files) -> dict[str, Tensor]:
         name: torch.from_numpy(values.copy()).view(*values.shape[:2], -1).movedim(-1, 0)
         for name, values in found.items()
     }
+
+
+def as_bytes(x: Tensor) -> Tensor:
+    """x in [-1,1] -> bytes."""
+    return ((x.clamp(-1, 1) + 1) * 127.5).round().byte()

@@ -31,7 +31,7 @@ from ldm.training.plan import Plan
 from ldm.training.randomness import keyed, number
 from ldm.training.tryon.base import FLAGS, train_base
 from ldm.training.tryon.extraction import extract, synthetic
-from ldm.training.tryon.looks import Looks
+from ldm.training.tryon.looks import Looks, as_bytes
 from ldm.training.tryon.matching import train_matcher
 from ldm.training.tryon.refinement import Repairs, at_random, difference_boxes, everywhere, known
 from ldm.training.tryon.warping import Dressing, Undressing, train_warping
@@ -115,7 +115,8 @@ def train_tryon(folder: Path, out: Path, recipe: Recipe = Recipe(), size: tuple[
     rough = Rough.of(folder, learnt, drawn)
     with clock("errors"):
         errors = classifier(out / "errors", rough, recipe)
-    given = beside(LatentSpace.identity(), learnt.given(), base.worn(learnt.given()))
+    told = learnt.given()
+    given = beside(LatentSpace.identity(), told, base.worn(told))
     for name in recipe.bridges:
         with clock(f"bridge {name}"):
             bridge(out / f"bridge-{name}", name, repairs(name, rough, given, errors), recipe)
@@ -187,11 +188,6 @@ def draw_all(folder: Path, base: Base, looks: Looks, seed: int = 0) -> Tensor:
     return as_bytes(to_pixels([outputs(folder, name) for name in looks.names]))
 
 
-def as_bytes(x: Tensor) -> Tensor:
-    """x in [-1,1] -> bytes."""
-    return ((x.clamp(-1, 1) + 1) * 127.5).round().byte()
-
-
 @dataclass(frozen=True, eq=False)
 class Rough:
     """Looks, and one or two pictures of each that are to be repaired, kind by kind: N k rows, as bytes.
@@ -210,11 +206,11 @@ class Rough:
         if (flawed := folder / split / FLAWED).is_dir():
             height, width = looks.size
             known = boxes.read(flawed.parent / FLAWED_BOXES)
-            for name in looks.names:
-                picture = outputs(flawed, name)
+            own = [outputs(flawed, name) for name in looks.names]
+            for name, picture in zip(looks.names, own, strict=True):
                 scale = (width / picture.width, height / picture.height) * 2
                 found.append([tuple(map(mul, box, scale)) for box in known[name]])  # type: ignore[misc]
-            pictures.append(as_bytes(to_pixels([outputs(flawed, name) for name in looks.names], size=looks.size)))
+            pictures.append(as_bytes(to_pixels(own, size=looks.size)))
         return cls(looks, torch.cat(pictures), found)
 
     @property
