@@ -12,7 +12,8 @@ from ldm.autoencoders import AE, TDVAE, VAE, VQVAE2, Batch, Shape
 from ldm.autoencoders.presets import KINDS, SHAPES
 from ldm.autoencoders.priors import NormalPrior
 from ldm.data.tensors import numbers
-from ldm.evaluation.autoencoders import classifier_features, evaluate_autoencoder, frechet
+from ldm.evaluation.autoencoders import classifier_features, evaluate_autoencoder
+from ldm.evaluation.distances import frechet
 from ldm.evaluation.portraits import portraits
 from ldm.images import GAP
 from ldm.training.randomness import keyed
@@ -29,16 +30,6 @@ def test_digits():
 def made(kind, shape=SHAPES["digits"], **told):
     torch.manual_seed(0)
     return kind(shape, **told).eval()
-
-
-def test_the_distance_of_normal_distributions_is_known():
-    """Of one from itself moved by m and stretched by s along an axis of variance v: m^2 + v (1 - s)^2."""
-    features = np.random.default_rng(0).normal(size=(4000, 3)) * [1.0, 2.0, 0.5]
-    assert frechet(features, features) == pytest.approx(0, abs=1e-6)
-    moved = features * [1.0, 3.0, 1.0] + [0.0, 0.0, 1.5]
-    variance = features[:, 1].var(ddof=1)
-    shift = (2 * features[:, 1].mean()) ** 2 + 1.5**2
-    assert frechet(features, moved) == pytest.approx(shift + variance * 4, rel=1e-2)
 
 
 def test_figures_are_means_over_the_data(test_digits):

@@ -10,8 +10,10 @@ from ldm.bridging import Bridge
 from ldm.data import dolls
 from ldm.data.tryon import TryOn
 from ldm.denoising import Denoiser
+from ldm.evaluation.distances import INCEPTION
 from ldm.evaluation.error_maps import alarms
-from ldm.evaluation.tryon import table, to_layers
+from ldm.evaluation.tryon import table
+from ldm.evaluation.tryon.cases import to_layers
 from ldm.latents import LatentSpace
 from ldm.training.conditions import Doors
 from ldm.training.plan import Plan
@@ -320,15 +322,18 @@ def test_the_commands_judge_and_draw(ldm, run, folder, tmp_path):
     found = json.loads((tmp_path / "a.json").read_text())
     assert [(row["kind"], row["variant"]) for row in found["rows"]] == [
         (kind, name)
-        for kind in ("drawn", "flawed")
+        for kind in ("drawn", "flawed", "unpaired")
         for name in ("base", "again", "plain", "random", "classified", "experts", "pasted", "true")
-        if (kind, name) != ("flawed", "again")
+        if (name != "again" or kind == "drawn") and (name != "true" or kind != "unpaired")
     ]
     assert table(found["rows"]) in out and set(found["classifier"]) == {"drawn", "flawed"}
     flawed = {row["variant"]: row for row in found["rows"] if row["kind"] == "flawed"}
     assert flawed["base"]["inside"] > 5 * flawed["base"]["outside"]  # errors lie in the true boxes
     assert flawed["plain"]["gain"] == 0 and flawed["classified"]["gain_se"] > 0
-    assert found["base_error"]["train"] > 0 and found["frechet_floor"] > 0
+    assert found["base_error"]["train"] > 0 and found["floor"]["frechet"] > 0
+    assert all({"ssim", "lpips"}.isdisjoint(row) for row in found["rows"] if row["kind"] == "unpaired")
+    assert all(row["frechet"] > 0 and "kernel" in row for row in found["rows"])
+    assert len(found["missing"]) == 2 and INCEPTION in out and "left out: LPIPS" in out
     assert Image.open(tmp_path / "sheet.png").size[0] > 7 * SIZE[1]
     status, out, err = ldm(
         "tryon", folder, "--model", run, "-n", 2, "--steps", 2, "--refinement", 2, "--sheet", "-o", tmp_path / "o"

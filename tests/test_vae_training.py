@@ -342,7 +342,7 @@ def test_what_does_not_fit_is_named(tmp_path):
 
 
 def test_the_model_for_128_pixels_is_of_its_size():
-    vae = autoencoder(PRESETS["base"])
+    vae = autoencoder(**PRESETS["base"])
     assert LatentSpace(vae).factor == 8 and vae.config.latent_channels == 4
     assert 2 * sum(p.numel() for p in vae.parameters()) < 10 * 10**6
 

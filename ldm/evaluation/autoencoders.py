@@ -4,11 +4,10 @@ error        mean squared error of a pixel in [0,1]
 nats         -log p(y | z) and, of the variational ones, the KL, the ELBO, and the bound of log p(y) of many samples
 foresight    of TD-VAE: the error of frames to come, beside that of the last one seen
 perplexity   of a codebook's entries, each level
-distance     between samples and pictures: Frechet's, of a small classifier's features  (Heusel et al. 2017)
+distance     between samples and pictures: Frechet's, of a small classifier's features
 """
 
 import warnings
-from collections.abc import Callable
 from statistics import fmean
 from typing import Any
 
@@ -19,10 +18,10 @@ from torch import Generator, Tensor
 from ldm.autoencoders import TDVAE, VAE, Autoencoder, Batch, SequentialVAE
 from ldm.autoencoders.base import Model, batches
 from ldm.autoencoders.quantized import Quantizing
+from ldm.evaluation.distances import Features, frechet
 
 BATCH = 100
 TURNED = 1000
-Features = Callable[[Tensor], np.ndarray]  # y (B,channels,H,W) -> (B,D)
 
 
 @torch.no_grad()
@@ -81,18 +80,6 @@ def third(length: int) -> int:
     return max(1, length // 3)
 
 
-def frechet(one: np.ndarray, other: np.ndarray) -> float:
-    """Features (N,D) and (M,D) -> the squared distance of the normal distributions that fit them.
-
-    |m_1 - m_2|^2 + tr(C_1 + C_2 - 2 (C_1 C_2)^(1/2)), by the eigenvalues of C_1 C_2 (Dowson and Landau 1982).
-    """
-    (mean, covariance), (other_mean, other_covariance) = (
-        (features.mean(0), np.cov(features, rowvar=False)) for features in (one.astype(float), other.astype(float))
-    )
-    roots = np.sqrt(np.linalg.eigvals(covariance @ other_covariance).real.clip(0)).sum()
-    return float(np.square(mean - other_mean).sum() + np.trace(covariance + other_covariance) - 2 * roots)
-
-
 def classifier_features(data: Any, seed: int = 0) -> Features:
     """The hidden layer of a small network that was taught the data's classes (scikit-learn's, 64 units).
 
@@ -110,7 +97,7 @@ def classifier_features(data: Any, seed: int = 0) -> Features:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # features need no last digit
         network.fit(_flat(y), labels.numpy())
-    return lambda y: np.maximum(_flat(y) @ network.coefs_[0] + network.intercepts_[0], 0)
+    return lambda y: torch.from_numpy(np.maximum(_flat(y) @ network.coefs_[0] + network.intercepts_[0], 0))
 
 
 def _flat(y: Tensor) -> np.ndarray:

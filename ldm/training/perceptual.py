@@ -71,7 +71,10 @@ def find_lpips(path: Path | None = None) -> list[Path]:
         return [place for place in found if place] if all(found) else []
     if not path.exists():
         raise FileNotFoundError(f"LPIPS: there is no {path}; expected {EXPECTED}")
-    return [path] if path.is_file() else sorted(file for file in path.iterdir() if file.suffix in ENDINGS)
+    if path.is_file():
+        return [path]
+    named = [path / BACKBONE, path / LINEAR]
+    return named if all(map(Path.is_file, named)) else sorted(file for file in path.iterdir() if file.suffix in ENDINGS)
 
 
 def load_lpips(path: Path | None = None) -> LPIPS:

@@ -12,6 +12,9 @@ def tryon(
     run: Annotated[Path, typer.Argument(help="A run of ldm train tryon.")],
     data: Annotated[Path, typer.Option("--data", help="The set that it was trained on; its test part is judged.")],
     evaluations: Annotated[str, typer.Option(help="How often a bridge asks its network, one row each.")] = "5,10,25",
+    weights: Annotated[
+        Path | None, typer.Option(help="A folder with Inception's and LPIPS's weights (see weights.md).")
+    ] = None,
     sheet: Annotated[Path | None, typer.Option(help="A picture: garment, photograph, drawn, map, repaired.")] = None,
     seed: options.Seed = 0,
     json: options.Json = None,
@@ -37,11 +40,13 @@ def tryon(
     from ldm.evaluation.tryon import evaluate_tryon, table
     from ldm.evaluation.tryon import sheet as drawn
 
-    found = evaluate_tryon(data, run, asked, seed)
+    found = evaluate_tryon(data, run, asked, seed, weights)
     if str(json) != "-":
         print(table(found["rows"]))
         for kind, figures in found["classifier"].items():
             print(f"{kind}: " + ", ".join(f"{name} {value:.3g}" for name, value in figures.items()))
+        for message in found["missing"]:
+            print(f"left out: {message}")
     options.write_json(json, found | {"machine": machine(), "versions": versions("torch", "diffusers")})
     if picture:
         options.save_picture(drawn(data, run), picture)

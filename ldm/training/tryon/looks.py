@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from ldm.data.tryon import Look, TryOn, parsing
 from ldm.data.tryon.look import Files
+from ldm.training.randomness import keyed
 from ldm.tryon.given import Given
 
 Rows = Sequence[int] | slice
@@ -62,6 +63,12 @@ class Looks:
         """Those of some rows alone."""
         parts = {name: part[list(rows)] for name, part in self.parts.items()}
         return Looks(parts, [self.names[row] for row in rows], [self._identity, list(rows)], self.synthetic[list(rows)])
+
+    def parted(self, share: float, seed: int = 0) -> tuple["Looks", "Looks"]:
+        """A random share of them, at least one, and the others."""
+        order = torch.randperm(len(self), generator=keyed(seed, "known")).tolist()
+        count = max(1, round(share * len(self)))
+        return self.some(sorted(order[:count])), self.some(sorted(order[count:]))
 
     def joined(self, others: "Looks") -> "Looks":
         """These, and then the others, which are synthetic."""

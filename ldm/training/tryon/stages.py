@@ -28,7 +28,7 @@ from ldm.latents import LatentSpace
 from ldm.training.bridge import train_bridge
 from ldm.training.error_classifier import train_error_classifier
 from ldm.training.plan import Plan
-from ldm.training.randomness import keyed, number
+from ldm.training.randomness import number
 from ldm.training.tryon.base import FLAGS, train_base
 from ldm.training.tryon.extraction import extract, synthetic
 from ldm.training.tryon.looks import Looks, as_bytes
@@ -64,7 +64,7 @@ class Recipe:
     bridge: int = 1500
     preset: str = "mini"  # of the base model's network; tiny for tests
     pixel_preset: str = "local"  # of those that work on pixels: for warping, and the bridges
-    vae_preset: str = "small"
+    vae_preset: str = "fine"
     known: float = 1.0  # the share of the pairs whose garments are known
     h2g: bool = False  # of the others the garments are taken off the photographs
     boxes: float = 0.05  # the share of generated pictures whose boxes the classifier is told
@@ -99,19 +99,20 @@ def train_tryon(folder: Path, out: Path, recipe: Recipe = Recipe(), size: tuple[
         raise ValueError(f"size {size}: expected multiples of 16, height and width")
     out.mkdir(parents=True, exist_ok=True)
     clock = Clock(out / "stages.json")
-    looks = {split: Looks.read(TryOn(folder, split, size=size)) for split in SPLITS}
+    train, test = (Looks.read(TryOn(folder, split, size=size)) for split in SPLITS)
+    paired, others = train.parted(recipe.known, recipe.seed)
     with clock("vae"):
-        plan = recipe.plan("vae", 32, 2e-3)
-        space = LatentSpace(train_vae(out / "vae", Portraits(looks["train"]), plan, recipe.vae_preset, size[0]).eval())
-    with clock("dress"):
-        learnt, dress = dressing(out, looks["train"], recipe)
+        plan, portraits = recipe.plan("vae", 32, 2e-3), Portraits(paired, others)
+        space = LatentSpace(train_vae(out / "vae", portraits, plan, recipe.vae_preset, size[0]).eval())
     with clock("matcher"):
-        train_matcher(out / "matcher", learnt, recipe.plan("matcher", 64, 1e-3))
+        train_matcher(out / "matcher", paired, recipe.plan("matcher", 64, 1e-3))
+    with clock("dress"):
+        learnt, dress = dressing(out, paired, others, recipe)
     with clock("base"):
         base = train_base(out / "base", learnt, space, dress, recipe.plan("base", 64, 1e-3), recipe.preset)
     with clock("drawn"):
         drawn = draw_all(out / "drawn" / "train", base, learnt, recipe.seed)
-        draw_all(out / "drawn" / "test", base, looks["test"], recipe.seed)
+        draw_all(out / "drawn" / "test", base, test, recipe.seed)
     rough = Rough.of(folder, learnt, drawn)
     with clock("errors"):
         errors = classifier(out / "errors", rough, recipe)
@@ -138,35 +139,36 @@ class Clock:
 
 
 class Portraits:
-    """Looks -> what the autoencoder learns from: persons, every other one of them in another form that it must hold."""
+    """Looks -> what the autoencoder learns from: persons, every other one of them in another form that it must hold.
+
+    Of `others` the garments are not shown.
+    """
 
     FORMS = ("person", "agnostic", "person", "pose", "person", "garment")
 
-    def __init__(self, looks: Looks):
-        self.looks = looks
+    def __init__(self, looks: Looks, others: Looks):
+        self.looks, self.others = looks, others
+        shown = ((looks, self.FORMS), (others, self.FORMS[:-1]))
+        self.places = [(own.parts[form], row) for own, forms in shown for row in range(len(own)) for form in forms]
 
     def __len__(self) -> int:
-        return len(self.looks) * len(self.FORMS)
+        return len(self.places)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, str]:
-        row, form = divmod(index, len(self.FORMS))
-        return as_image(self.looks.parts[self.FORMS[form]][row]), ""
+        part, row = self.places[index]
+        return as_image(part[row]), ""
 
     def identity(self) -> Any:
-        return ["portraits", self.looks.identity()]
+        return ["portraits", self.looks.identity(), self.others.identity()]
 
 
-def dressing(out: Path, looks: Looks, recipe: Recipe) -> tuple[Looks, Any]:
-    """Looks -> those that may be learnt from, synthetic ones among them where they are wanted, and who dresses."""
-    order = torch.randperm(len(looks), generator=keyed(recipe.seed, "known")).tolist()
-    count = max(1, round(recipe.known * len(looks)))
-    paired = looks.some(sorted(order[:count]))
+def dressing(out: Path, paired: Looks, others: Looks, recipe: Recipe) -> tuple[Looks, Any]:
+    """Pairs -> looks to learn from, synthetic ones made of the others among them where wanted; and who dresses."""
     plan = recipe.plan("dress", 16, 1e-3)
     dress = train_warping(out / "dress", Dressing(paired), plan, recipe.pixel_preset)
     if not recipe.h2g:
         return paired, dress
     undress = train_warping(out / "undress", Undressing(paired), plan, recipe.pixel_preset)
-    others = looks.some(sorted(order[count:]))
     found = extract(others, undress, dress)
     write_json(out / "h2g.json", found.report())
     return paired.joined(synthetic(others, found)), dress
