@@ -9,6 +9,7 @@ from PIL import Image
 from ldm.bridging import Bridge
 from ldm.data import dolls
 from ldm.data.tryon import TryOn
+from ldm.data.tryon.synthetic import write
 from ldm.denoising import Denoiser
 from ldm.evaluation.distances import INCEPTION
 from ldm.evaluation.error_maps import alarms
@@ -22,7 +23,7 @@ from ldm.training.tryon.extraction import Extracted, extract, synthetic
 from ldm.training.tryon.looks import Looks
 from ldm.training.tryon.matching import MatchObjective, Worn
 from ldm.training.tryon.refinement import Repairs, difference_boxes, everywhere, known, random_map
-from ldm.training.tryon.stages import Recipe, train_tryon
+from ldm.training.tryon.stages import Recipe, made_of, train_tryon
 from ldm.training.tryon.warping import Dressing, Undressing, WarpObjective
 from ldm.tryon.experts import Experts
 from ldm.tryon.given import beside
@@ -290,6 +291,22 @@ def test_every_stage_leaves_what_the_next_one_needs(run):
     kept = 6 + json.loads((run / "h2g.json").read_text())["kept"]
     assert len(list((run / "drawn" / "train").iterdir())) == kept
     assert len(list((run / "drawn" / "test").iterdir())) == 4
+
+
+def test_garments_that_were_taken_off_are_a_set_of_their_own_and_flagged(folder, run, tmp_path):
+    """Untrained networks' garments pass no filter: here all of them pass."""
+    source = TryOn(folder, "train", size=SIZE)
+    looks = Looks.read(source).some([5, 2])
+    looks.parts["garment"] = looks.parts["garment"].flip(1)  # other colours
+    assert write(tmp_path / "set", source, made_of(source, looks)) == 2
+    found = Looks.read(TryOn(tmp_path / "set", "train", size=SIZE))
+    assert found.names == looks.names and found.synthetic.tolist() == [1, 1]
+    for part in ("person", "agnostic", "agnostic_mask", "pose", "worn"):
+        assert torch.equal(found.parts[part], looks.parts[part])
+    assert (found.pixels("garment") - looks.pixels("garment")).abs().mean() < 0.05  # JPEG
+    assert (run / "h2g.json").is_file() and Looks.read(source).synthetic.sum() == 0
+    both = looks.joined(Looks.read(source).some([0]))
+    assert both.synthetic.tolist() == [0, 0, 0] and both.joined(found).synthetic.tolist() == [0, 0, 0, 1, 1]
 
 
 def test_the_base_model_keeps_what_is_not_drawn_anew(run, folder):

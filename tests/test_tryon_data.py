@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.data.tryon import TryOn, agnostic, boxes, garment, look, outputs, parsing, pose, sheet, written
+from ldm.data.tryon import TryOn, agnostic, boxes, garment, look, outputs, parsing, pose, sheet, synthetic, written
+from ldm.data.tryon.synthetic import Made
 
 W, H = 96, 128
 SIZE = (64, 48)
@@ -713,6 +714,30 @@ def test_identity_says_what_the_looks_are_and_not_where_they_lie(tmp_path):
     write(tmp_path / "b" / "train_pairs.txt", f"{NAMES[0]} {NAMES[0]}\n")
     identities.append(str(TryOn(tmp_path / "b").identity()))
     assert len({str(first.identity()), *identities}) == 5
+
+
+@pytest.mark.parametrize("kind", ["viton", "dresscode"])
+def test_synthetic_pairs_are_a_set_of_the_same_layout(tmp_path, kind):
+    root = {"viton": viton, "dresscode": dresscode}[kind](tmp_path / "set")
+    source = TryOn(root)
+    mark = Image.new("RGB", (24, 32), (30, 60, 200))
+    made = [Made(i, mark, Image.new("L", (24, 32), 255)) for i in range(0, len(source), 2)]
+    assert synthetic.write(tmp_path / "made", source, made) == len(made)
+    found = TryOn(tmp_path / "made")
+    assert found.layout == source.layout and found.synthetic == set(found.names) == {
+        source.names[it.row] for it in made
+    }
+    assert found.identity() != source.identity() and not source.synthetic
+    for place, it in enumerate(made):
+        old, new = source[it.row], found[found.names.index(source.names[it.row])]
+        assert new.person == old.person and new.parse == old.parse and new.paired, place
+        assert np.abs(array(new.garment).astype(int).mean((0, 1)) - (30, 60, 200)).max() < 3
+
+
+def test_flags_that_name_no_list_are_an_error(hd):
+    (hd / "synthetic.json").write_text('{"train": "all"}')
+    with pytest.raises(ValueError, match="synthetic.json.*expected a list"):
+        TryOn(hd)
 
 
 def test_a_dataset_travels_to_a_worker(hd):

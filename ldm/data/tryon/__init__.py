@@ -7,6 +7,7 @@ looks.py      TryOn, the dataset; what another program drew for it; a sheet to l
 look.py       Look, and its parts as they are read, or made where a set has none
 viton.py      where VITON-HD keeps them;  dresscode.py: where DressCode does
 places.py     folders and files under any of the names that they have
+synthetic.py  pairs whose garments were made, and a set of them
 written.py    what is written of a set: lists of pairs, JSON
 parsing.py    what the numbers of a parse map stand for
 pose.py       key points, and the skeleton that they draw

@@ -36,7 +36,7 @@ class DressCode:
                 "split 'train': DressCode has no unpaired list of it, expected paired, or the split 'test'"
             )
         name = "train_pairs.txt" if split == "train" else f"{split}_pairs_{'paired' if paired else 'unpaired'}.txt"
-        self.root = root
+        self.root, self.list = root, name
         self.pairs = self._pairs(name, [category] if category else list(CATEGORIES), unusable)
 
     def _pairs(self, name: str, categories: list[str], unusable: Tell) -> list[Pair]:
@@ -65,6 +65,10 @@ class DressCode:
         if pair.category not in ("0", "1", "2"):
             raise ValueError(f"category {pair.category!r}, expected 0, 1 or 2")
         return CATEGORIES[int(pair.category)]
+
+    def list_of(self, pair: Pair) -> Path:
+        """The list that a pair belongs in, that of its category."""
+        return self.root / str(pair.category) / self.list
 
     def files(self, pair: Pair) -> Files:
         """Where the parts of a pair lie."""

@@ -14,6 +14,7 @@ from ldm.data.pictures import Unreadable
 from ldm.data.tryon import dresscode, viton
 from ldm.data.tryon.look import Files, Look, Size, look_of
 from ldm.data.tryon.places import picture
+from ldm.data.tryon.synthetic import flagged
 from ldm.data.tryon.written import file_name
 
 log = logging.getLogger("ldm")
@@ -27,6 +28,7 @@ LAYOUTS: dict[str, type[viton.VitonHD] | type[dresscode.DressCode]] = {
 class TryOn:
     """The looks of one split of a folder in VITON-HD's or DressCode's layout, stretched to `size` (H, W).
 
+    `synthetic` are the persons whose garments were made from their photographs, where a set names some.
     Without `paired`, garments are those of the unpaired list. `category` is one of DressCode's, without it all of them.
     `layout` is "viton-hd" or "dresscode", found by what is there if it is not said.
     Lines of a list that say nothing usable are left out, and in place of a look that cannot be read stands the next
@@ -54,6 +56,7 @@ class TryOn:
         self.unreadable = Unreadable(skip)
         self.source = LAYOUTS[self.layout](self.root, split, paired, category, self.unreadable.add)
         self.pairs = list(dict.fromkeys(self.source.pairs))
+        self.synthetic = flagged(self.root, split)
         if not self.pairs:
             raise ValueError(f"{folder}: no usable pair in its list of {split}")
         if again := len(self.source.pairs) - len(self.pairs):
@@ -77,6 +80,10 @@ class TryOn:
         """Where the parts of look `index` lie."""
         return self.source.files(self.pairs[index])
 
+    def list_of(self, index: int) -> Path:
+        """The list that look `index` belongs in."""
+        return self.source.list_of(self.pairs[index])
+
     @property
     def names(self) -> list[str]:
         """The person's file of each look."""
@@ -86,6 +93,7 @@ class TryOn:
         """What the looks are, in JSON."""
         said = [(pair.category, pair.person, pair.garment) for pair in self.pairs]
         kind = {"kind": "try-on", "layout": self.layout, "split": self.split, "paired": self.paired}
+        kind |= {"synthetic": digest(sorted(self.synthetic))} if self.synthetic else {}
         return {**kind, "category": self.category, "size": list(self.size), "looks": len(self), "listing": digest(said)}
 
 

@@ -38,14 +38,18 @@ class VitonHD:
     ):
         if category not in (None, "upper_body"):
             raise ValueError(f"category {category!r}: VITON-HD's layout has upper_body only")
+        self.place = place = root / split
         found = written.pairs(root / f"{split}_pairs.txt", unusable)
         self.pairs = [Pair(pair.person, pair.person if paired else pair.garment, "upper_body") for pair in found]
-        place = root / split
         self.people, self.garments = needed_folder(place, "image"), needed_folder(place, "cloth")
         self.parses = needed_folder(place, "image-parse-v3", "image-parse")
         self.garment_masks, self.poses = folder(place, "cloth-mask"), folder(place, "openpose-img")
         self.agnostics, self.masks = folder(place, "agnostic-v3.2", "agnostic"), folder(place, "agnostic-mask")
         self.keypoints = folder(place, "openpose-json") or place / "openpose_json"
+
+    def list_of(self, pair: Pair) -> Path:
+        """The list that a pair belongs in."""
+        return self.place.parent / f"{self.place.name}_pairs.txt"
 
     def files(self, pair: Pair) -> Files:
         """Where the parts of a pair lie."""

@@ -40,7 +40,8 @@ class Looks:
             look = source[index]
             rows[look.name] = _parts(look, source.files(index))
         parts = {name: torch.stack([row[name] for row in rows.values()]) for name in next(iter(rows.values()))}
-        return cls(parts, list(rows), source.identity())
+        flags = torch.tensor([int(name in source.synthetic) for name in rows])
+        return cls(parts, list(rows), source.identity(), flags)
 
     def __len__(self) -> int:
         return len(self.names)
@@ -71,9 +72,9 @@ class Looks:
         return self.some(sorted(order[:count])), self.some(sorted(order[count:]))
 
     def joined(self, others: "Looks") -> "Looks":
-        """These, and then the others, which are synthetic."""
+        """These, and then the others."""
         parts = {name: torch.cat([part, others.parts[name]]) for name, part in self.parts.items()}
-        flags = torch.cat([self.synthetic, torch.ones(len(others), dtype=torch.long)])
+        flags = torch.cat([self.synthetic, others.synthetic])
         return Looks(parts, self.names + others.names, [self._identity, others.identity()], flags)
 
     def identity(self) -> Any:

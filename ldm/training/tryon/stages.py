@@ -21,6 +21,8 @@ from tqdm import tqdm
 from ldm.bridging import Bridge
 from ldm.checkpoints import save
 from ldm.data.tryon import TryOn, boxes, outputs
+from ldm.data.tryon.synthetic import Made
+from ldm.data.tryon.synthetic import write as write_synthetic
 from ldm.data.tryon.viton import SPLITS
 from ldm.files import write_json
 from ldm.images import to_images, to_pixels
@@ -99,7 +101,8 @@ def train_tryon(folder: Path, out: Path, recipe: Recipe = Recipe(), size: tuple[
         raise ValueError(f"size {size}: expected multiples of 16, height and width")
     out.mkdir(parents=True, exist_ok=True)
     clock = Clock(out / "stages.json")
-    train, test = (Looks.read(TryOn(folder, split, size=size)) for split in SPLITS)
+    sources = [TryOn(folder, split, size=size) for split in SPLITS]
+    train, test = map(Looks.read, sources)
     paired, others = train.parted(recipe.known, recipe.seed)
     with clock("vae"):
         plan, portraits = recipe.plan("vae", 32, 2e-3), Portraits(paired, others)
@@ -107,7 +110,7 @@ def train_tryon(folder: Path, out: Path, recipe: Recipe = Recipe(), size: tuple[
     with clock("matcher"):
         train_matcher(out / "matcher", paired, recipe.plan("matcher", 64, 1e-3))
     with clock("dress"):
-        learnt, dress = dressing(out, paired, others, recipe)
+        learnt, dress = dressing(out, sources[0], paired, others, recipe)
     with clock("base"):
         base = train_base(out / "base", learnt, space, dress, recipe.plan("base", 64, 1e-3), recipe.preset)
     with clock("drawn"):
@@ -162,8 +165,11 @@ class Portraits:
         return ["portraits", self.looks.identity(), self.others.identity()]
 
 
-def dressing(out: Path, paired: Looks, others: Looks, recipe: Recipe) -> tuple[Looks, Any]:
-    """Pairs -> looks to learn from, synthetic ones made of the others among them where wanted; and who dresses."""
+def dressing(out: Path, source: TryOn, paired: Looks, others: Looks, recipe: Recipe) -> tuple[Looks, Any]:
+    """Pairs -> looks to learn from, synthetic ones made of the others among them where wanted; and who dresses.
+
+    The synthetic ones lie in `out`/h2g, as a set of the layout of `source`.
+    """
     plan = recipe.plan("dress", 16, 1e-3)
     dress = train_warping(out / "dress", Dressing(paired), plan, recipe.pixel_preset)
     if not recipe.h2g:
@@ -171,7 +177,16 @@ def dressing(out: Path, paired: Looks, others: Looks, recipe: Recipe) -> tuple[L
     undress = train_warping(out / "undress", Undressing(paired), plan, recipe.pixel_preset)
     found = extract(others, undress, dress)
     write_json(out / "h2g.json", found.report())
-    return paired.joined(synthetic(others, found)), dress
+    made = synthetic(others, found)
+    write_synthetic(out / "h2g", source, made_of(source, made))
+    return paired.joined(made), dress
+
+
+def made_of(source: TryOn, looks: Looks) -> Iterator[Made]:
+    """The garments of some looks of a set, as pictures."""
+    places = {name: index for index, name in enumerate(source.names)}
+    for name, garment, mask in zip(looks.names, looks.parts["garment"], looks.parts["garment_mask"], strict=True):
+        yield Made(places[name], as_image(garment), Image.fromarray(mask[0].numpy()))
 
 
 def draw_all(folder: Path, base: Base, looks: Looks, seed: int = 0) -> Tensor:
