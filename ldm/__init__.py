@@ -19,7 +19,8 @@
     draws.py          random numbers of many samples, each from its own source
     noising.py        Process, noise schedules, Diffusion
     denoising.py      Denoiser: (z_t, t, cond) -> z_0; guidance; how conditions enter
-    sampling.py       time grids, the loop, diffusers' schedulers behind one adapter; beginning at a picture
+    samplers.py       samplers by name, and the times that they visit
+    sampling.py       the loop, diffusers' schedulers behind one adapter; beginning at a picture
     bridging.py       Bridge: from a degraded picture to the clean one, with less noise where it is right
     interpolating.py  from one point to another by the great circle
     vectors.py        a denoiser of codes that have no places

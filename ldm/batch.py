@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 from ldm import metadata
 from ldm.files import slug
-from ldm.sampling import Callback
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from ldm.pipeline import LatentDiffusion
+    from ldm.sampling import Callback
 
 AT_ONCE = 16  # pictures in one batch
 KINDS: dict[str, type] = {

@@ -21,7 +21,8 @@ from torch import Generator, Tensor
 
 from ldm.denoising import Cond, Denoiser
 from ldm.noising import Diffusion, LinearGaussian
-from ldm.sampling import Callback, sample, times
+from ldm.samplers import times
+from ldm.sampling import Callback, sample
 
 CLASS = "Bridge"  # as which a scheduler_config.json names it
 

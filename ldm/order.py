@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, SupportsIndex, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, SupportsIndex, TypedDict
 
-from torch import Generator, Tensor
+from ldm.samplers import steps_for, steps_run
 
-from ldm.sampling import Callback, Start, generators, steps_for, steps_run
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from ldm.sampling import Callback, Start
 
 
 class Settings(TypedDict, total=False):
@@ -79,7 +82,7 @@ class Order:
         """The order for some of the pictures alone."""
 
         def some(value: Any) -> Any:
-            return value[list(rows)] if isinstance(value, Tensor) else [value[row] for row in rows]
+            return [value[row] for row in rows] if isinstance(value, list) else value[list(rows)]
 
         names = ("prompts", "negatives", "seeds", "draws", "noise", "embeds", "far", "error_map", "concat", "labels",
                  "notes")  # fmt: skip
@@ -130,8 +133,11 @@ def ordered(
     defaults: dict[str, Any],
     settings: Settings,
     told: dict[str, Any] | None = None,
+    draws: Callable[[list[int]], list[Any]] | None = None,
 ) -> Order:
     """Prompts and settings -> Order, with the checkpoint's own `defaults` for what is None or left out.
+
+    `draws` gives, of seeds, what noise is drawn from: torch's generators where it is left out.
 
     Raises ValueError that names the argument for anything out of range, TypeError for one that is unknown.
     """
@@ -148,7 +154,7 @@ def ordered(
         prompts=_repeated(prompts, each),
         negatives=_repeated(_matched(asked.get("negative_prompt", ""), prompts), each),
         seeds=seeds,
-        draws=generators(seeds),
+        draws=(draws or _generators)(seeds),
         size=size,
         steps=asked["num_inference_steps"],
         guidance=asked["guidance_scale"],
@@ -160,6 +166,12 @@ def ordered(
         embeds=_rows(asked.get("prompt_embeds"), len(prompts), each),
         told=told or {},
     )
+
+
+def _generators(seeds: list[int]) -> list[Generator]:
+    from ldm.sampling import generators  # here, as an engine without torch has no use for it
+
+    return generators(seeds)
 
 
 def seeds_of(seed: int | Sequence[int] | None, prompts: int, each: int) -> list[int]:

@@ -24,7 +24,8 @@ from ldm.images import Source, crop, pad, to_pixels
 from ldm.interpolating import path
 from ldm.latents import LatentSpace
 from ldm.order import Order, Settings, ordered, seeds_of
-from ldm.sampling import Callback, Start, default_sampler, generators
+from ldm.samplers import default_sampler
+from ldm.sampling import Callback, Start, generators
 
 if TYPE_CHECKING:
     from PIL import Image

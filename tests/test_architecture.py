@@ -11,7 +11,7 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "ldm").rglob("*.py"))
 LAYERS = [  # a room imports from its own layer's leaves and from the layers before it
     {"files", "prompts", "interpolating", "precision", "moments", "draws"},
-    {"images", "masks", "metadata", "roundtrip", "tiling", "latents", "text", "noising", "checkpoints"},
+    {"images", "masks", "metadata", "roundtrip", "tiling", "latents", "text", "noising", "samplers", "checkpoints"},
     {"denoising", "sampling", "bridging", "lora", "inversion", "data", "autoencoders", "vectors"},
     {"tryon"},
     {"training", "evaluation", "order"},
@@ -26,6 +26,7 @@ LEAVES = {  # within a layer: who may know whom
     "roundtrip": {"images"},
     "latents": {"images", "roundtrip", "tiling", "checkpoints"},
     "checkpoints": {"text", "noising"},
+    "samplers": {"noising"},
     "sampling": {"denoising"},
     "bridging": {"denoising", "sampling"},
     "evaluation": {"training"},

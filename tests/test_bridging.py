@@ -8,7 +8,8 @@ import torch
 from ldm.bridging import Bridge, cross, process_of, shown, symmetric
 from ldm.denoising import Condition, Denoiser
 from ldm.noising import Diffusion
-from ldm.sampling import generators, times
+from ldm.samplers import times
+from ldm.sampling import generators
 
 
 def noise(*shape, seed=0):

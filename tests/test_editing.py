@@ -8,7 +8,7 @@ from conftest import tiny_pipeline
 from PIL import Image
 
 from ldm.pipeline import LatentDiffusion
-from ldm.sampling import SAMPLERS
+from ldm.samplers import SAMPLERS
 
 PROMPTS = ["a red apple", "three green pears on a blue background"]
 NAMES = {name: (sampler.scheduler, dict(sampler.settings)) for name, sampler in SAMPLERS.items()}

@@ -9,7 +9,8 @@ import torch
 
 from ldm.bridging import Bridge, symmetric
 from ldm.noising import Diffusion, cosine, linear, scaled_linear, zero_terminal_snr
-from ldm.sampling import generators, sample, times
+from ldm.samplers import times
+from ldm.sampling import generators, sample
 
 SCHEDULES = {"linear": linear(), "scaled_linear": scaled_linear(), "cosine": cosine()}
 ZERO_SNR = {f"zero_snr_{name}": zero_terminal_snr(SCHEDULES[name]) for name in ("linear", "scaled_linear")}

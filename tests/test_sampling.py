@@ -12,19 +12,8 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import Stabl
 
 from ldm.denoising import Denoiser, guided
 from ldm.noising import Diffusion
-from ldm.sampling import (
-    SAMPLERS,
-    Start,
-    clipped,
-    default_sampler,
-    draw,
-    gaussian,
-    generators,
-    sample,
-    steps_for,
-    steps_run,
-    times,
-)
+from ldm.samplers import SAMPLERS, default_sampler, steps_for, steps_run, times
+from ldm.sampling import Start, clipped, draw, gaussian, generators, sample
 
 SPACINGS = ["leading", "trailing", "linspace"]
 STOCHASTIC = {"ddpm", "euler_a", "dpm++2m_sde", "lcm"}

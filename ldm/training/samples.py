@@ -11,7 +11,8 @@ from ldm.denoising import Denoiser, guided
 from ldm.draws import gaussian
 from ldm.latents import LatentSpace
 from ldm.noising import Diffusion
-from ldm.sampling import default_sampler, draw, generators
+from ldm.samplers import default_sampler
+from ldm.sampling import draw, generators
 from ldm.text import TextEncoder
 from ldm.training.conditions import Conditions, collate
 from ldm.training.diffusion import doors_of

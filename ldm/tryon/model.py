@@ -16,7 +16,8 @@ from ldm.checkpoints import load, load_unet
 from ldm.denoising import Condition, Denoiser
 from ldm.draws import gaussian
 from ldm.latents import LatentSpace
-from ldm.sampling import default_sampler, draw, generators
+from ldm.samplers import default_sampler
+from ldm.sampling import draw, generators
 from ldm.tryon.classifier import ErrorClassifier
 from ldm.tryon.experts import Experts
 from ldm.tryon.given import Given, beside
