@@ -28,6 +28,7 @@
     lora.py           LoRAs in the weights, and out again
     checkpoints/      every layout of weights -> parts, and back
     order.py          what is to be drawn, one row a picture
+    engines/          how a network is run: by torch, or by OpenVINO, without importing torch
     drawing.py        order -> images, in batches that fit into memory
     pipeline.py       LatentDiffusion: every task as one sentence
     batch.py          files of prompts -> pictures and a manifest

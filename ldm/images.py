@@ -366,19 +366,17 @@ def to_pixels(
     return torch.from_numpy(2 * unit - 1).permute(0, 3, 1, 2).contiguous()
 
 
-def to_images(x: torch.Tensor) -> list[Image.Image]:
+def to_images(x: torch.Tensor | np.ndarray) -> list[Image.Image]:
     """pixels (B,3,H,W), or (B,1,H,W) for grey, in [-1,1] -> B images: clamped, rounded to 8 bits.
 
     A picture with NaN or infinite values is a ValueError that names its index: nothing is painted over.
     """
-    import torch
-
     if x.ndim != 4 or x.shape[1] not in (1, 3):
         raise ValueError(f"pixels of shape {tuple(x.shape)}: expected (B,3,H,W) or (B,1,H,W)")
-    x = x.detach().float()
-    for index in (~torch.isfinite(x).flatten(1).all(1)).nonzero().flatten().tolist():
-        raise ValueError(f"picture {index} of {len(x)} has NaN or infinite values")
-    values = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    x = x if isinstance(x, np.ndarray) else x.detach().float().cpu().numpy()
+    if lost := [index for index, picture in enumerate(x) if not np.isfinite(picture).all()]:
+        raise ValueError(f"picture {lost[0]} of {len(x)} has NaN or infinite values")
+    values = ((x.clip(-1, 1) + 1) * 127.5).round().astype(np.uint8).transpose(0, 2, 3, 1)
     return [Image.fromarray(v if v.shape[-1] == 3 else v[..., 0]) for v in values]
 
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 CLASSIFIER = "error_classifier"  # the folder of a model's own
+ENGINES = ("torch", "openvino")
 
 
 class LatentDiffusion(Drawing):
@@ -50,16 +51,25 @@ class LatentDiffusion(Drawing):
         dtype: torch.dtype | None = None,
         memory: Literal["auto", "low", "min"] = "auto",
         prediction_type: str | None = None,
+        engine: Literal["torch", "openvino"] = "torch",
     ) -> LatentDiffusion:
         """An embedded name ("emoji"), a folder in diffusers' layout, a single file, or a hub id.
 
         `memory` as in `Drawing`; `prediction_type` (epsilon, v_prediction, sample) for a file that says it wrongly.
+        `engine` runs the U-Net: with "openvino" on the CPU, in float32, by a network that is prepared once (see
+        `ldm.engines`); ValueError for models that take anything but words.
         Raises FileNotFoundError where there is no such model, CheckpointError where it cannot be used.
         """
         found = checkpoints.load(source, prediction_type)
         denoiser = Denoiser(found.unet, process_of(found.scheduler))
         space = LatentSpace.identity() if found.vae is None else LatentSpace(found.vae, memory=memory)
         pipeline = cls(space, denoiser, found.text, found.scheduler, found.defaults, found.name, found.hash, memory)
+        if engine not in ENGINES:
+            raise ValueError(f"engine {engine!r}: expected {' or '.join(ENGINES)}")
+        if engine == "openvino":
+            from ldm.engines.network import network_of
+
+            pipeline.denoiser.unet = network_of(source, pipeline)
         pipeline.to(device, dtype)
         if (classifier := checkpoints.locate(source) / CLASSIFIER).is_dir():
             from ldm.tryon.classifier import ErrorClassifier

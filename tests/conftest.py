@@ -49,6 +49,14 @@ def tiny_pipeline(prediction_type: str = "epsilon", **changes) -> LatentDiffusio
     return LatentDiffusion(space, Denoiser(network, Diffusion.from_config(scheduler)), text, scheduler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """What engines keep, they keep here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LDM_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def pipeline() -> LatentDiffusion:
     return tiny_pipeline()

@@ -15,7 +15,7 @@ LAYERS = [  # a room imports from its own layer's leaves and from the layers bef
     {"denoising", "sampling", "bridging", "lora", "inversion", "data", "autoencoders", "vectors"},
     {"tryon"},
     {"training", "evaluation", "order"},
-    {"drawing"},
+    {"drawing", "engines"},
     {"pipeline"},
     {"batch"},
     {"cli"},

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ldm.cli import options, outputs
+from ldm.cli import engines, options, outputs
 from ldm.files import slug
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def generate(
     ] = None,
     memory: options.Memory = "auto",
     no_metadata: options.NoMetadata = False,
+    engine: engines.Engine = "auto",
     device: options.Device = "auto",
     dtype: options.DType = "float32",
 ) -> None:
@@ -96,7 +97,8 @@ def generate(
 
     lora = lora or [f"{file}:{scale}" for file, scale in told.get("loras", {}).items()]
     embedding = embedding or list(told.get("embeddings", {}).values())
-    pipeline = options.pipeline_of(model or told.get("model") or "emoji", device, dtype, memory, lora, embedding)
+    name = model or told.get("model") or "emoji"
+    pipeline = engines.drawing_of(engine, name, device, dtype, memory, lora, embedding)
     if told.get("model_hash") not in (None, pipeline.hash):
         log.warning("%s was made by other weights, %s; these are %s", from_image, told["model_hash"], pipeline.hash)
     if prompts_file is not None:

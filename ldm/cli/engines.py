@@ -1,0 +1,54 @@
+"""Which engine draws: torch, which can do everything, or OpenVINO, which is faster on a CPU and starts sooner."""
+
+import logging
+import shutil
+import sys
+from functools import cache, partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ldm.cli import options
+
+log = logging.getLogger("ldm")
+
+ENGINES = ("auto", "torch", "openvino")
+Engine = Annotated[
+    str,
+    typer.Option(help="torch, openvino, or auto: openvino for the package's own models where nothing beats the CPU."),
+]
+
+
+def drawing_of(
+    engine: str, model: str, device: str, dtype: str, memory: str, loras: list[str] | None, embeddings: list[str] | None
+) -> Any:
+    """What draws from words: a pipeline, or one without torch.
+
+    OpenVINO's networks are prepared once, where a model is first drawn with.
+    """
+    from ldm.checkpoints import embedded
+
+    options.one_of("--engine", engine, ENGINES)
+    plain = device in ("auto", "cpu") and dtype == "float32" and memory == "auto" and not (loras or embeddings)
+    if engine == "openvino" and not plain:
+        raise ValueError("--engine openvino draws on the CPU in float32, without --memory, --lora or --embedding")
+    fitting = plain and model in embedded() and bool(find_spec("openvino")) and (device == "cpu" or not accelerated())
+    if engine == "torch" or (engine == "auto" and not fitting):
+        return options.pipeline_of(model, device, dtype, memory, loras, embeddings)
+    from ldm.engines.swift import SwiftDiffusion
+
+    whole = cache(partial(options.pipeline_of, model, "cpu", dtype, memory, loras, embeddings))
+    try:
+        return SwiftDiffusion(model, whole)
+    except (ValueError, OSError) as error:
+        if engine == "openvino":
+            raise
+        log.warning("%s; torch draws", error)
+        return whole()
+
+
+def accelerated() -> bool:
+    """Whether there may be something faster than the CPU, found out without torch."""
+    return sys.platform == "darwin" or Path("/dev/nvidiactl").exists() or bool(shutil.which("nvidia-smi"))

@@ -1,0 +1,29 @@
+"""A prepared network in a torch U-Net's place: tensors in, tensor out, run by OpenVINO."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldm.engines.preparing import prepared
+
+
+class NetworkUNet:
+    """What `Denoiser` asks of a U-Net: a call with `encoder_hidden_states`, and a config."""
+
+    def __init__(self, network: Callable[..., np.ndarray], config: Any):
+        self.network, self.config = network, config
+
+    def __call__(self, z_t: Tensor, t: Tensor, encoder_hidden_states: Tensor) -> Tensor:
+        """z_t (B,C,H,W), t (B,), cond (B,L,D) -> output (B,C,H,W), float32."""
+        arrays = (part.float().contiguous().numpy() for part in (z_t, t, encoder_hidden_states))
+        return torch.from_numpy(self.network(*arrays).copy())
+
+
+def network_of(source: str | Path, model: Any) -> NetworkUNet:
+    """A LatentDiffusion and where it came from -> its U-Net, run by OpenVINO."""
+    unet: Any = model.denoiser.unet
+    return NetworkUNet(prepared(source, lambda: model).unet, unet.config)
