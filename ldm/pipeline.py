@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 CLASSIFIER = "error_classifier"  # the folder of a model's own
-ENGINES = ("torch", "openvino")
+ENGINES = ("torch", "openvino", "openvino-int8")
 
 
 class LatentDiffusion(Drawing):
@@ -51,13 +51,13 @@ class LatentDiffusion(Drawing):
         dtype: torch.dtype | None = None,
         memory: Literal["auto", "low", "min"] = "auto",
         prediction_type: str | None = None,
-        engine: Literal["torch", "openvino"] = "torch",
+        engine: Literal["torch", "openvino", "openvino-int8"] = "torch",
     ) -> LatentDiffusion:
         """An embedded name ("emoji"), a folder in diffusers' layout, a single file, or a hub id.
 
         `memory` as in `Drawing`; `prediction_type` (epsilon, v_prediction, sample) for a file that says it wrongly.
-        `engine` runs the U-Net: with "openvino" on the CPU, in float32, by a network that is prepared once (see
-        `ldm.engines`); ValueError for models that take anything but words.
+        `engine` runs the U-Net: with "openvino" on the CPU, in float32, or in int8, by a network that is
+        prepared once (see `ldm.engines`); ValueError for models that take anything but words.
         Raises FileNotFoundError where there is no such model, CheckpointError where it cannot be used.
         """
         found = checkpoints.load(source, prediction_type)
@@ -66,10 +66,10 @@ class LatentDiffusion(Drawing):
         pipeline = cls(space, denoiser, found.text, found.scheduler, found.defaults, found.name, found.hash, memory)
         if engine not in ENGINES:
             raise ValueError(f"engine {engine!r}: expected {' or '.join(ENGINES)}")
-        if engine == "openvino":
+        if engine != "torch":
             from ldm.engines.network import network_of
 
-            pipeline.denoiser.unet = network_of(source, pipeline)
+            pipeline.denoiser.unet = network_of(source, pipeline, engine == "openvino-int8")
         pipeline.to(device, dtype)
         if (classifier := checkpoints.locate(source) / CLASSIFIER).is_dir():
             from ldm.tryon.classifier import ErrorClassifier

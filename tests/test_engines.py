@@ -149,6 +149,43 @@ def test_a_network_in_a_u_nets_place_draws_by_every_sampler(own, whole):
         LatentDiffusion.from_pretrained(own, engine="tensorrt")
 
 
+# ---- eight bits ----
+
+
+@pytest.fixture(scope="module")
+def eight(own):
+    pytest.importorskip("nncf")
+    return LatentDiffusion.from_pretrained(own, engine="openvino-int8")
+
+
+def test_eight_bits_are_near_and_not_the_same(eight, swift, own):
+    from ldm.engines.quantizing import PROMPTS as CALIBRATION
+    from ldm.engines.quantizing import STEPS, trajectories
+
+    calls = trajectories(swift.unet, LatentDiffusion.from_pretrained(own))
+    assert len(calls) == len(CALIBRATION) * STEPS and len({float(t[0]) for _, t, _ in calls}) == STEPS
+    exact = np.stack([swift.unet(*call) for call in calls[::7]])
+    found = np.stack([eight.denoiser.unet.network(*call) for call in calls[::7]])
+    assert (
+        0 < np.linalg.norm(found - exact) < 0.2 * np.linalg.norm(exact)
+    )  # a loud random network; the shipped one 0.03
+
+
+def test_eight_bits_are_made_once_and_again_where_they_are_damaged(eight, own, ldm, tmp_path, caplog):
+    asked = ["generate", PROMPTS[0], "-m", own, "--engine", "openvino-int8", "--steps", 2, "-o", tmp_path / "a.png"]
+    path = eight.denoiser.unet.network.path
+    for once in (True, False):
+        status, _, err = ldm(*asked)
+        assert status == 0, err
+        assert ("measuring" in caplog.text) != once
+        for blob in path.parent.glob("*.blob"):
+            blob.unlink()
+        damage(path.with_suffix(".bin"), "cut")
+    from ldm.metadata import read
+
+    assert read(tmp_path / "a.png")["ldm"]["engine"] == "openvino-int8"
+
+
 # ---- damage ----
 
 
@@ -166,7 +203,11 @@ def damage(path, how):
 def test_damage_to_what_is_kept_changes_no_picture(swift, own, file, how):
     from ldm.engines.swift import SwiftDiffusion
 
-    expected = swift.text_to_image(PROMPTS[0], num_inference_steps=2)
+    def drawn():
+        fresh = SwiftDiffusion(own, partial(LatentDiffusion.from_pretrained, own))
+        return fresh.text_to_image(PROMPTS[0], num_inference_steps=2)
+
+    expected = drawn()
     paths = list(swift.unet.path.parent.glob(file))
     if file in ("*.bin", "*.xml"):  # which are read only where nothing is compiled
         for path in swift.unet.path.parent.glob("*.blob"):
@@ -174,8 +215,7 @@ def test_damage_to_what_is_kept_changes_no_picture(swift, own, file, how):
     assert paths
     for path in paths:
         damage(path, how)
-    again = SwiftDiffusion(own, partial(LatentDiffusion.from_pretrained, own))
-    assert levels(again.text_to_image(PROMPTS[0], num_inference_steps=2), expected) <= 1
+    assert levels(drawn(), expected) <= 1
 
 
 def test_other_weights_have_networks_of_their_own(own, swift, tmp_path):
@@ -204,6 +244,17 @@ def test_the_command_draws_by_either_engine(ldm, own, whole, tmp_path):
     assert status == 2 and "auto, torch, openvino" in err
     status, _, err = ldm(*asked, tmp_path / "no.png", "--engine", "openvino", "--lora", "some.safetensors")
     assert status == 2 and "--engine openvino draws" in err and not (tmp_path / "no.png").exists()
+
+
+def test_guidance_in_a_part_of_all_times_by_the_command(ldm, own, tmp_path):
+    from ldm.metadata import read
+
+    asked = ["generate", PROMPTS[0], "-m", own, "--engine", "openvino", "--steps", 3, "-o", tmp_path / "a.png"]
+    status, _, err = ldm(*asked, "--interval", "0.2-0.8")
+    assert status == 0 and read(tmp_path / "a.png")["ldm"]["guidance_interval"] == [0.2, 0.8], err
+    for wrong in ("0.8-0.2", "half", "0-2", "0.1"):
+        status, _, err = ldm(*asked, "--interval", wrong)
+        assert status == 2 and "expected two shares" in err
 
 
 def test_where_nothing_can_be_kept_torch_draws(ldm, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """ldm bench: how fast is it, and in how much memory?"""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -48,10 +49,7 @@ def training(
     from ldm.evaluation.throughput import Setting, compare_training
 
     setting = Setting(side, picture_side, batch_size, mixed_precision)
-    result = compare_training(peer, model, setting, steps, rounds)
-    options.write_json(json, result)
-    if str(json) != "-":
-        print(_said(result))
+    _shown(compare_training(peer, model, setting, steps, rounds), json, _said)
 
 
 @app.command()
@@ -86,6 +84,55 @@ def autoencoders(
                 for figure, digits in (("images_per_second", 0), ("loss", 3))
             )
             print(f"{kind}: images/s {rates}, ratio {found['ratio']['median']:.2f}; loss {losses}")
+
+
+@app.command()
+def start(
+    model: options.Model = "emoji",
+    steps: Annotated[int, typer.Option(help="Evaluations of the network.")] = 20,
+    rounds: Annotated[int, typer.Option(help="How often each program has its turn.")] = 5,
+    json: options.Json = None,
+) -> None:
+    """Whole commands, from nothing to a picture, beside a plain script of diffusers; and what importing takes.
+
+    **Example**
+
+    ldm bench start --json start.json
+    """
+    options.at_least_one(steps=steps, rounds=rounds)
+    options.json_target(json)
+
+    from ldm.evaluation.speed import compare_start, said
+
+    _shown(compare_start(model, steps, rounds), json, said)
+
+
+@app.command()
+def drawing(
+    model: options.Model = "emoji",
+    steps: Annotated[int, typer.Option(help="Evaluations of the network.")] = 20,
+    rounds: Annotated[int, typer.Option(help="How often each program has its turn.")] = 5,
+    json: options.Json = None,
+) -> None:
+    """A picture by each engine, and with fewer evaluations, beside diffusers; everything is loaded before.
+
+    **Example**
+
+    ldm bench drawing --rounds 9 --json drawing.json
+    """
+    options.at_least_one(steps=steps, rounds=rounds)
+    options.json_target(json)
+
+    from ldm.evaluation.speed import compare_drawing, said
+
+    _shown(compare_drawing(model, steps, rounds), json, said)
+
+
+def _shown(result: dict, json: Path | None, said: Callable[[dict], str]) -> None:
+    """Into the file, and in words unless standard output is for the file."""
+    options.write_json(json, result)
+    if str(json) != "-":
+        print(said(result))
 
 
 def _said(result: dict) -> str:

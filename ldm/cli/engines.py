@@ -14,10 +14,10 @@ from ldm.cli import options
 
 log = logging.getLogger("ldm")
 
-ENGINES = ("auto", "torch", "openvino")
+ENGINES = ("auto", "torch", "openvino", "openvino-int8")
 Engine = Annotated[
     str,
-    typer.Option(help="torch, openvino, or auto: openvino for the package's own models where nothing beats the CPU."),
+    typer.Option(help="torch, openvino, openvino-int8, or auto: openvino for the package's own models on a CPU."),
 ]
 
 
@@ -32,8 +32,8 @@ def drawing_of(
 
     options.one_of("--engine", engine, ENGINES)
     plain = device in ("auto", "cpu") and dtype == "float32" and memory == "auto" and not (loras or embeddings)
-    if engine == "openvino" and not plain:
-        raise ValueError("--engine openvino draws on the CPU in float32, without --memory, --lora or --embedding")
+    if engine.startswith("openvino") and not plain:
+        raise ValueError(f"--engine {engine} draws on the CPU in float32, without --memory, --lora or --embedding")
     fitting = plain and model in embedded() and bool(find_spec("openvino")) and (device == "cpu" or not accelerated())
     if engine == "torch" or (engine == "auto" and not fitting):
         return options.pipeline_of(model, device, dtype, memory, loras, embeddings)
@@ -41,9 +41,9 @@ def drawing_of(
 
     whole = cache(partial(options.pipeline_of, model, "cpu", dtype, memory, loras, embeddings))
     try:
-        return SwiftDiffusion(model, whole)
+        return SwiftDiffusion(model, whole, engine == "openvino-int8")
     except (ValueError, OSError) as error:
-        if engine == "openvino":
+        if engine != "auto":
             raise
         log.warning("%s; torch draws", error)
         return whole()

@@ -46,6 +46,7 @@ def generate(
     size: options.Size = None,
     steps: options.Steps = None,
     guidance: options.Guidance = None,
+    interval: options.Interval = None,
     sampler: options.Sampler = None,
     clip_skip: Annotated[int | None, typer.Option(help="Layers of the text encoder to leave out.")] = None,
     no_weights: Annotated[bool, typer.Option("--no-weights", help="Read (brackets:1.3) as they stand.")] = False,
@@ -81,6 +82,7 @@ def generate(
     settings = {key: told[key] for key in REPEATED if key in told}
     settings |= options.settings_of(negative, size, steps, guidance, sampler, clip_skip)
     settings |= {"prompt_weights": False} if no_weights else {}
+    settings |= {"guidance_interval": options.interval_of(interval)} if interval else {}
     count = told.get("count", 1) if count is None else count
     options.at_least_one(count=count)
     seed = told.get("seed", 0) if seed is None else seed

@@ -27,6 +27,10 @@ Negative = Annotated[str | None, typer.Option(help="What not to draw.")]
 Count = Annotated[int | None, typer.Option("--count", "-n", help="Pictures of each prompt.  [default: 1]")]
 Steps = Annotated[int | None, typer.Option(help="Evaluations of the network.  [default: the model's]")]
 Guidance = Annotated[float | None, typer.Option(help="Classifier-free guidance scale.  [default: the model's]")]
+Interval = Annotated[
+    str | None,
+    typer.Option(metavar="LOW-HIGH", help="Guide in this part of all times alone, as in 0.2-0.8.  [default: 0-1]"),
+]
 Sampler = Annotated[
     str | None,
     typer.Option(
@@ -78,13 +82,16 @@ def dtype_of(name: str) -> "torch.dtype":
 
 
 def pipeline_of(
-    model: str, device: str, dtype: str, memory: str, loras: list[str] | None, embeddings: list[str] | None
-) -> "LatentDiffusion":
+    model: str, device: str, dtype: str, memory: str, loras: list[str] | None, embeddings: list[str] | None,
+    engine: str = "torch",
+) -> "LatentDiffusion":  # fmt: skip
     """A model with what is added to it, on its device."""
-    from ldm.pipeline import LatentDiffusion
+    from ldm.pipeline import ENGINES, LatentDiffusion
 
     one_of("--memory", memory, ("auto", "low", "min"))
-    pipeline = LatentDiffusion.from_pretrained(model, device_of(device), dtype_of(dtype), memory)  # type: ignore[arg-type]
+    one_of("--engine", engine, ENGINES)
+    asked: Any = {"memory": memory, "engine": engine}
+    pipeline = LatentDiffusion.from_pretrained(model, device_of(device), dtype_of(dtype), **asked)
     for lora in loras or []:
         pipeline.load_lora(*scaled(lora))
     for embedding in embeddings or []:
@@ -109,6 +116,17 @@ def size_of(text: str | None) -> tuple[int | None, int | None]:
     if len(sides) > 2 or not all(side.lstrip("-").isdigit() for side in sides):
         raise ValueError(f"--size {text!r}: expected WIDTHxHEIGHT or one number, such as 64x64 or 64")
     return int(sides[0]), int(sides[-1])
+
+
+def interval_of(text: str | None) -> tuple[float, float]:
+    """ "0.2-0.8" -> (0.2, 0.8), shares of all times; None -> all of them."""
+    try:
+        low, high = (0.0, 1.0) if text is None else map(float, text.split("-"))
+    except ValueError:
+        low, high = 1.0, 0.0
+    if not 0 <= low <= high <= 1:
+        raise ValueError(f"--interval {text}: expected two shares of all times, as in 0.2-0.8")
+    return low, high
 
 
 def settings_of(

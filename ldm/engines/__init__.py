@@ -8,6 +8,7 @@ openvino.py   such a network, compiled and run
 kept.py       files that are made once, and made again where they are damaged
 noise.py      the normal numbers of torch's CPU generator, by NumPy: a seed means the same picture in every engine
 swift.py      text to image without torch
+quantizing.py a U-Net in int8, by what it meets on real trajectories
 network.py    such a network in a torch U-Net's place
 
 Nothing above knows which engine draws: `LatentDiffusion.from_pretrained(..., engine="openvino")` takes a network for a

@@ -23,7 +23,7 @@ class NetworkUNet:
         return torch.from_numpy(self.network(*arrays).copy())
 
 
-def network_of(source: str | Path, model: Any) -> NetworkUNet:
-    """A LatentDiffusion and where it came from -> its U-Net, run by OpenVINO."""
+def network_of(source: str | Path, model: Any, eight: bool = False) -> NetworkUNet:
+    """A LatentDiffusion and where it came from -> its U-Net, run by OpenVINO, in float32 or in int8."""
     unet: Any = model.denoiser.unet
-    return NetworkUNet(prepared(source, lambda: model).unet, unet.config)
+    return NetworkUNet(prepared(source, lambda: model, eight).unet, unet.config)

@@ -12,12 +12,13 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from ldm.engines.kept import keep, kept, whole
+from ldm.engines.kept import keep, kept, seal, whole
 
 log = logging.getLogger("ldm")
 
@@ -58,19 +59,18 @@ class Network:
                 return core().import_model(content, "CPU", settings())
             except RuntimeError:
                 pass  # another version's, or another processor's
-        found = core().compile_model(self._read(shapes), "CPU", settings())
+        model, shape = self.read(), runtime().PartialShape
+        model.reshape({i: shape(list(sides)) for i, sides in enumerate(shapes)})
+        found = core().compile_model(model, "CPU", settings())
         keep(blob, found.export_model().getvalue())
         return found
 
-    def _read(self, shapes: Any) -> Any:
-        """The network in the given shapes."""
+    def read(self) -> Any:
+        """The network as it is on disk, of any shape."""
         if not all(whole(path) for path in (self.path, self.path.with_suffix(".bin"))):
             log.warning("%s is damaged, or not all there: prepared again", self.path)
             self.remake()
-        model = core().read_model(self.path)
-        shape = runtime().PartialShape
-        model.reshape({i: shape(list(sides)) for i, sides in enumerate(shapes)})
-        return model
+        return core().read_model(self.path)
 
     def _key(self, shapes: Any) -> str:
         """What compiling depends on, in ten digits: shapes, settings, weights, OpenVINO and the processor."""
@@ -79,6 +79,18 @@ class Network:
         weights = seal.read_text() if seal.is_file() else ""
         told = [shapes, settings(), weights, runtime().get_version(), device]
         return hashlib.sha256(repr(told).encode()).hexdigest()[:10]
+
+
+def save(model: Any, path: Path) -> None:
+    """A network -> path (.xml) and its weights (.bin), sealed. ValueError where it cannot be written."""
+    try:
+        with TemporaryDirectory(dir=path.parent) as folder:
+            runtime().save_model(model, f"{folder}/{path.name}", compress_to_fp16=False)  # half would change time
+            for ending in (".bin", ".xml"):
+                (Path(folder) / path.name).with_suffix(ending).replace(path.with_suffix(ending))
+                seal(path.with_suffix(ending))
+    except (RuntimeError, OSError) as error:
+        raise ValueError(f"{path}: cannot be written: {' '.join(str(error).split())}") from error
 
 
 @cache

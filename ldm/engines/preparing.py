@@ -11,16 +11,16 @@ import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from ldm.checkpoints import locate
-from ldm.engines.kept import home, keep, kept, seal
-from ldm.engines.openvino import Network, runtime
+from ldm.engines.kept import home, keep, kept
+from ldm.engines.openvino import Network, runtime, save
 
 log = logging.getLogger("ldm")
 
 FILES = TEXT, UNET, DECODER = "text.xml", "unet.xml", "decoder.xml"
+EIGHT = "unet-int8.xml"
 ABOUT = "model.json"  # written last: a folder that has it is whole
 SMALL = 1 << 28  # bytes of weights that are read to the last one; of more, the times of change say what changed
 VERSION = 1  # of what is written here
@@ -49,10 +49,11 @@ def folder_of(root: Path) -> Path:
     return home() / "openvino" / digest.hexdigest()[:16]
 
 
-def prepared(source: str | Path, model: Callable[[], Any]) -> Prepared:
+def prepared(source: str | Path, model: Callable[[], Any], eight: bool = False) -> Prepared:
     """A model in diffusers' layout -> its networks, which are prepared where they are not yet.
 
-    `model` loads it, as a LatentDiffusion, if need be. ValueError for a single file, or as `prepare` raises it.
+    `model` loads it, as a LatentDiffusion, if need be; `eight` has the U-Net in int8. ValueError for a single file, or
+    as `prepare` raises it.
     """
     root = locate(source)
     if root.is_file():
@@ -61,7 +62,22 @@ def prepared(source: str | Path, model: Callable[[], Any]) -> Prepared:
     if _about(folder) is None:
         log.warning("preparing %s for OpenVINO, once", source)
         prepare(model(), folder)
-    return Prepared(_about(folder), *(Network(folder / name, lambda: prepare(model(), folder)) for name in FILES))
+    found = Prepared(_about(folder), *(Network(folder / name, lambda: prepare(model(), folder)) for name in FILES))
+    return found._replace(unet=_quantised(found.unet, folder / EIGHT, model)) if eight else found
+
+
+def _quantised(unet: Network, path: Path, model: Callable[[], Any]) -> Network:
+    """The same U-Net in int8, which is made where it is not yet."""
+
+    def remake() -> None:
+        from ldm.engines.quantizing import quantise
+
+        log.warning("measuring what its U-Net meets, for int8, once")
+        quantise(unet, path, model())
+
+    if not path.is_file():
+        remake()
+    return Network(path, remake)
 
 
 def _about(folder: Path) -> Any:
@@ -139,11 +155,4 @@ def write(path: Path, part: Part) -> None:
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of tracing: that shapes may change is tested
         model = runtime().convert_model(Traced().eval(), example_input=part.examples, input=sides)
-    with TemporaryDirectory(dir=path.parent) as folder:
-        try:
-            runtime().save_model(model, f"{folder}/{path.name}", compress_to_fp16=False)  # half would change time
-            for ending in (".bin", ".xml"):
-                (Path(folder) / path.name).with_suffix(ending).replace(path.with_suffix(ending))
-                seal(path.with_suffix(ending))
-        except (RuntimeError, OSError) as error:
-            raise ValueError(f"{path}: cannot be written: {' '.join(str(error).split())}") from error
+    save(model, path)

@@ -39,11 +39,12 @@ class SwiftDiffusion:
     """A prepared model; `whole` makes the pipeline that is asked for what this cannot draw.
 
     Its networks are prepared where they are not yet. ValueError for a single file, and for a model that takes anything
-    but words.
+    but words. `eight` has the U-Net in int8.
     """
 
-    def __init__(self, source: str | Path, whole: Callable[[], Any]):
-        told, self.text, self.unet, self.decoder = prepared(source, whole)
+    def __init__(self, source: str | Path, whole: Callable[[], Any], eight: bool = False):
+        told, self.text, self.unet, self.decoder = prepared(source, whole, eight)
+        self.engine = {"engine": "openvino-int8"} if eight else {}  # its pictures are others
         self.name, self.hash, self.whole = str(source), told["hash"], whole
         self.loras, self.embeddings = SimpleNamespace(scales={}), dict[str, str]()
         self.tokenizer = load_tokenizer(locate(source))
@@ -122,7 +123,7 @@ class SwiftDiffusion:
         """What a picture's metadata say, as a pipeline's do."""
         words = {"prompt": order.prompts[row], "negative_prompt": order.negatives[row], "seed": order.seeds[row]}
         model = {"scale": self.scale, "model": self.name, "model_hash": self.hash, "version": f"ldm {__version__}"}
-        return words | order.settings() | model
+        return words | order.settings() | model | self.engine
 
 
 def _clock(t: int, count: int) -> np.ndarray:

@@ -31,6 +31,8 @@ def prompts(
     sheet: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The first 64 pictures with their prompts, in order.")
     ] = None,
+    interval: options.Interval = None,
+    engine: Annotated[str, typer.Option(help="torch, openvino, or openvino-int8.")] = "torch",
     json: options.Json = None,
     device: options.Device = "auto",
     dtype: options.DType = "float32",
@@ -58,7 +60,7 @@ def prompts(
     asked = series(split, count, seed)
     if gallery:
         pictured.expect_simple(asked)
-    pipeline, draw, settings = _model(model, device, dtype, steps, guidance, sampler)
+    pipeline, draw, settings = _model(model, device, dtype, steps, guidance, sampler, engine, interval)
     pictures: list[Image.Image] = []
 
     def kept(texts: list[str], seeds: list[int]) -> list["Image.Image"]:
@@ -120,22 +122,24 @@ def nearest(
 
 
 def _model(
-    model: str, device: str, dtype: str, steps: int | None, guidance: float | None, sampler: str | None
-) -> tuple["LatentDiffusion", Callable[[list[str], list[int]], list["Image.Image"]], dict[str, Any]]:
+    model: str, device: str, dtype: str, steps: int | None, guidance: float | None, sampler: str | None,
+    engine: str = "torch", interval: str | None = None,
+) -> tuple["LatentDiffusion", Callable[[list[str], list[int]], list["Image.Image"]], dict[str, Any]]:  # fmt: skip
     """A model, how it draws prompts from seeds, and the settings that say so."""
-    from ldm.pipeline import LatentDiffusion
-
-    pipeline = LatentDiffusion.from_pretrained(model, options.device_of(device), options.dtype_of(dtype))
+    between = options.interval_of(interval)
+    pipeline = options.pipeline_of(model, device, dtype, "auto", None, None, engine)
     settings = {
         "model": model, "model_hash": pipeline.hash, "dtype": dtype,
         "steps": steps or pipeline.defaults["num_inference_steps"], "sampler": sampler or "default",
         "guidance": pipeline.defaults["guidance_scale"] if guidance is None else guidance,
     }  # fmt: skip
+    settings |= {"engine": engine, "guidance_interval": between} if engine != "torch" or interval else {}
 
     def draw(texts: list[str], seeds: list[int]) -> list["Image.Image"]:
         return pipeline.text_to_image(  # type: ignore[return-value]
-            texts, seed=seeds, num_inference_steps=steps, guidance_scale=guidance, sampler=sampler
-        )
+            texts, seed=seeds, num_inference_steps=steps, guidance_scale=guidance, sampler=sampler,
+            guidance_interval=between,
+        )  # fmt: skip
 
     return pipeline, draw, settings
 

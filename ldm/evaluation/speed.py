@@ -1,0 +1,170 @@
+"""How fast is a picture drawn? Ours beside diffusers' own, in turn, from the same weights, noise and steps.
+
+    start      whole processes, from the command to the file; and what importing takes
+    drawing    calls of pipelines that are loaded, one picture each
+
+A round is one turn of each program; the first is not counted. Ratios are of turns of one round, as a machine's pace
+changes. What each drew is compared with the peer's picture, so that nothing is faster by drawing something else.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ldm.evaluation.processes import Runner, machine, ran, versions
+from ldm.evaluation.throughput import LDM, summary
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+PEER = "diffusers"
+PROMPT, GUIDANCE = "a red apple on a blue background", 3.0
+SCRIPT = """
+import sys, torch
+from diffusers import StableDiffusionPipeline
+pipe = StableDiffusionPipeline.from_pretrained(sys.argv[1], local_files_only=True)
+generator = torch.Generator().manual_seed(0)
+images = pipe(sys.argv[2], num_inference_steps=int(sys.argv[3]), guidance_scale=float(sys.argv[4]),
+              generator=generator).images
+images[0].save(sys.argv[5])
+"""
+IMPORT = "import sys, time; t = time.perf_counter(); __import__(sys.argv[1]); print(time.perf_counter() - t)"
+WAYS: dict[str, dict[str, Any]] = {  # how one pipeline is loaded and asked; what is not said is as the peer is asked
+    "torch": {},
+    "openvino": {"engine": "openvino"},
+    "openvino, guided from 0.2 to 0.8 of all times": {"engine": "openvino", "guidance_interval": (0.2, 0.8)},
+    "openvino, 4 steps distilled": {
+        "engine": "openvino", "model": "emoji-lcm", "num_inference_steps": 4, "guidance_scale": 1.0,
+    },
+}  # fmt: skip
+
+
+def compare_start(model: str = "emoji", steps: int = 20, rounds: int = 5, run: Runner = ran) -> dict[str, Any]:
+    """`ldm generate` by either engine, and a plain script of diffusers: seconds of whole processes, and imports."""
+    from ldm import checkpoints
+
+    with TemporaryDirectory() as folder:
+        files = {name: Path(folder) / f"{i}.png" for i, name in enumerate(("openvino", "torch", PEER))}
+        asked = ["generate", PROMPT, "--model", model, "--steps", steps, "--guidance", GUIDANCE, "--device", "cpu"]
+        commands = {name: [*LDM, *asked, "--engine", name, "-o", files[name]] for name in ("openvino", "torch")}
+        weights = checkpoints.resolve(model)
+        commands[PEER] = [sys.executable, "-c", SCRIPT, weights, PROMPT, steps, GUIDANCE, files[PEER]]
+        found = in_turn({name: partial(_seconds, run, words) for name, words in commands.items()}, rounds)
+        levels = {name: differing(_open(path), _open(files[PEER])) for name, path in files.items()}
+    imports = in_turn({f"import {name}": partial(imported, name) for name in ("ldm", PEER)}, rounds)
+    return {
+        "what": f"command to picture, {model}, {steps} steps, and imports: whole processes, seconds",
+        "rows": {name: row | {"levels": levels[name]} for name, row in rows(found).items()},
+        "imports": rows(imports),
+        "settings": {"model": model, "steps": steps, "guidance": GUIDANCE, "prompt": PROMPT, "rounds": rounds},
+        **_here(),
+    }
+
+
+def compare_drawing(
+    model: str = "emoji",
+    steps: int = 20,
+    rounds: int = 5,
+    ways: Mapping[str, Mapping[str, Any]] = WAYS,
+) -> dict[str, Any]:
+    """One picture by each of the ways and by diffusers, eager: seconds of calls, after everything is loaded."""
+    told = {"num_inference_steps": steps, "guidance_scale": GUIDANCE}
+    turns = {name: _ours(model, {**told, **way}) for name, way in ways.items()} | {PEER: _theirs(model, told)}
+    drawn = {name: turn() for name, turn in turns.items()}
+    found = in_turn({name: partial(timed, turn) for name, turn in turns.items()}, rounds)
+    return {
+        "what": f"a picture, {model}, {steps} steps unless said, everything loaded: seconds",
+        "rows": {name: row | {"levels": differing(drawn[name], drawn[PEER])} for name, row in rows(found).items()},
+        "settings": {"model": model, "steps": steps, "guidance": GUIDANCE, "prompt": PROMPT, "rounds": rounds},
+        **_here(),
+    }
+
+
+def _ours(model: str, way: Mapping[str, Any]) -> Callable[[], Any]:
+    from ldm.pipeline import LatentDiffusion
+
+    asked = {"model": model, "engine": "torch", **way}
+    pipeline = LatentDiffusion.from_pretrained(asked.pop("model"), engine=asked.pop("engine"))
+    return lambda: pipeline.text_to_image(PROMPT, **asked)[0]
+
+
+def _theirs(model: str, told: Mapping[str, Any]) -> Callable[[], Any]:
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    from ldm import checkpoints
+
+    pipeline = StableDiffusionPipeline.from_pretrained(checkpoints.resolve(model), local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+    return lambda: pipeline(PROMPT, generator=torch.Generator().manual_seed(0), **told).images[0]
+
+
+# ---- turns ----
+
+
+def in_turn(turns: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """What is measured by name -> seconds of each, `rounds` of them, all in turn; a first round is not counted."""
+    found = [{name: turn() for name, turn in turns.items()} for _ in tqdm(range(rounds + 1), "rounds", disable=None)]
+    return {name: [row[name] for row in found[1:]] for name in turns}
+
+
+def _seconds(run: Runner, command: Sequence[object]) -> float:
+    return run(command).seconds
+
+
+def timed(turn: Callable[[], object]) -> float:
+    """The seconds that a call takes."""
+    began = time.perf_counter()
+    turn()
+    return time.perf_counter() - began
+
+
+def imported(package: str) -> float:
+    """The seconds that a new interpreter takes to import a package."""
+    found = subprocess.run([sys.executable, "-c", IMPORT, package], check=True, capture_output=True, text=True)
+    return float(found.stdout.split()[-1])
+
+
+# ---- figures ----
+
+
+def rows(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:
+    """Seconds of each round -> those, and how many times faster than the peer, which stands last."""
+    *_, peer = seconds.values()
+    return {
+        name: {"seconds": summary(own), "ratio": summary([b / a for a, b in zip(own, peer, strict=True)])}
+        for name, own in seconds.items()
+    }
+
+
+def differing(one: "Image.Image", other: "Image.Image") -> int:
+    """The largest difference of two pictures, in levels of 255."""
+    a, b = (np.asarray(picture.convert("RGB")).astype(int) for picture in (one, other))
+    return int(np.abs(a - b).max())
+
+
+def said(found: Mapping[str, Any]) -> str:
+    """Rows in lines to read."""
+    lines = [found["what"]]
+    for name, row in {**found["rows"], **found.get("imports", {})}.items():
+        agreed = f", {row['levels']} levels from the peer's picture" if "levels" in row else ""
+        lines.append(f"{name}: {row['seconds']['median']:.3g} s, {row['ratio']['median']:.3g} times as fast{agreed}")
+    return "\n".join(lines)
+
+
+def _open(path: Path) -> Any:
+    from ldm import images
+
+    return images.load(path)
+
+
+def _here() -> dict[str, Any]:
+    return {"machine": machine(), "versions": versions("torch", "diffusers", "transformers", "openvino")}
