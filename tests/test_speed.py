@@ -1,0 +1,64 @@
+"""ldm bench start and drawing: turns, ratios, agreement; no test asserts a time."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from ldm.evaluation import speed
+from ldm.evaluation.processes import Run
+
+
+def test_programs_take_turns_and_the_first_round_is_not_counted():
+    turns, clock = [], iter(range(100))
+
+    def turn(name):
+        turns.append(name)
+        return float(next(clock))
+
+    found = speed.in_turn({name: lambda name=name: turn(name) for name in "abc"}, 2)
+    assert turns == list("abc") * 3 and found == {"a": [3.0, 6.0], "b": [4.0, 7.0], "c": [5.0, 8.0]}
+
+
+def test_ratios_are_of_turns_of_one_round():
+    found = speed.rows({"ours": [1.0, 2.0, 4.0], "peer": [3.0, 4.0, 4.0]})
+    assert found["ours"]["ratio"] == {"median": 2.0, "rounds": [3.0, 2.0, 1.0]}
+    assert found["peer"]["ratio"]["rounds"] == [1.0, 1.0, 1.0] and found["ours"]["seconds"]["median"] == 2.0
+
+
+def test_the_largest_difference_of_two_pictures_is_found():
+    one, other = (Image.new("RGB", (4, 4), (10, 20, 30)) for _ in range(2))
+    assert speed.differing(one, other) == 0
+    other.putpixel((1, 2), (10, 27, 30))
+    assert speed.differing(one, other) == 7
+
+
+def test_whole_commands_are_told_the_same_and_their_pictures_compared():
+    seen = []
+
+    def run(command):
+        words = [str(word) for word in command]
+        seen.append(words)
+        Image.new("RGB", (4, 4), (0, 0, 9 if "torch" in words else 0)).save(Path(words[-1]))
+        return Run(float(len(seen)), 1)
+
+    found = speed.compare_start("emoji", 3, 2, run)
+    assert list(found["rows"]) == ["openvino", "torch", "diffusers"] and len(seen) == 3 * 3
+    assert [found["rows"][name]["levels"] for name in found["rows"]] == [0, 9, 0]
+    for words in seen:
+        assert {speed.PROMPT, "3", "3.0"} <= set(words)
+    assert found["imports"]["import ldm"]["ratio"]["median"] > 1  # it imports nothing that diffusers does not
+    assert "import ldm: " in speed.said(found) and "9 levels" in speed.said(found)
+
+
+def test_pictures_of_every_way_are_the_peers(folder):
+    ways = {"torch": {}, "openvino": {"engine": "openvino"}}
+    found = speed.compare_drawing(str(folder), 2, 1, ways)
+    assert list(found["rows"]) == ["torch", "openvino", "diffusers"]
+    assert all(row["levels"] <= 1 and len(row["seconds"]["rounds"]) == 1 for row in found["rows"].values())
+
+
+@pytest.mark.parametrize("command", ["start", "drawing"])
+def test_what_is_wrong_is_said_in_one_line(ldm, command):
+    status, _, err = ldm("bench", command, "--rounds", 0)
+    assert status == 2 and "rounds" in err and len(err.splitlines()) == 1
