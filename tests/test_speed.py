@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ldm.evaluation import speed
+from ldm.engines import kept
+from ldm.evaluation import shapes, speed
 from ldm.evaluation.processes import Run
+from ldm.pipeline import LatentDiffusion
 
 
 def test_programs_take_turns_and_the_first_round_is_not_counted():
@@ -53,12 +55,28 @@ def test_whole_commands_are_told_the_same_and_their_pictures_compared():
 
 def test_pictures_of_every_way_are_the_peers(folder):
     ways = {"torch": {}, "openvino": {"engine": "openvino"}}
-    found = speed.compare_drawing(str(folder), 2, 1, ways)
+    found = speed.compare_drawing(LatentDiffusion.from_pretrained, str(folder), 2, 1, ways)
     assert list(found["rows"]) == ["torch", "openvino", "diffusers"]
     assert all(row["levels"] <= 1 and len(row["seconds"]["rounds"]) == 1 for row in found["rows"].values())
 
 
-@pytest.mark.parametrize("command", ["start", "drawing"])
+def test_networks_of_every_engine_give_the_peers_output(folder):
+    found = speed.compare_network(LatentDiffusion.from_pretrained, str(folder), 64, 1, ("openvino",))
+    assert found["rows"]["openvino"]["off"] < 1e-4 and found["rows"]["diffusers"]["off"] == 0
+    assert "times as fast" in speed.said(found)
+
+
+def test_a_shape_is_borrowed_with_a_cache_of_its_own(monkeypatch):
+    monkeypatch.setenv("LDM_CACHE", "before")
+    monkeypatch.setattr(shapes, "random_model", lambda shape, folder: folder.mkdir())
+    with shapes.borrowed("sd15") as source:
+        assert Path(source).is_dir() and kept.home().parent == Path(source).parent
+    assert not Path(source).exists() and kept.home() == Path("before")
+    with shapes.borrowed("emoji") as source:
+        assert source == "emoji" and kept.home() == Path("before")
+
+
+@pytest.mark.parametrize("command", ["start", "drawing", "network"])
 def test_what_is_wrong_is_said_in_one_line(ldm, command):
     status, _, err = ldm("bench", command, "--rounds", 0)
     assert status == 2 and "rounds" in err and len(err.splitlines()) == 1

@@ -124,8 +124,39 @@ def drawing(
     options.json_target(json)
 
     from ldm.evaluation.speed import compare_drawing, said
+    from ldm.pipeline import LatentDiffusion
 
-    _shown(compare_drawing(model, steps, rounds), json, said)
+    _shown(compare_drawing(LatentDiffusion.from_pretrained, model, steps, rounds), json, said)
+
+
+@app.command()
+def network(
+    model: Annotated[str, typer.Option("--model", "-m", help="Or sd15: its shape, with random weights.")] = "emoji",
+    side: Annotated[int, typer.Option(help="Height and width of the picture.")] = 128,
+    rounds: Annotated[int, typer.Option(help="How often each program has its turn.")] = 5,
+    json: options.Json = None,
+) -> None:
+    """One evaluation of a U-Net by OpenVINO, in float32 and in int8, beside diffusers.
+
+    Of sd15 13 GB of disk are needed meanwhile, and 16 GB of memory.
+
+    **Examples**
+
+    ldm bench network --json network.json
+
+    ldm bench network --model sd15 --side 256 --json sd15.json
+    """
+    options.at_least_one(side=side, rounds=rounds)
+    options.json_target(json)
+
+    from ldm.evaluation.shapes import borrowed
+    from ldm.evaluation.speed import compare_network, said
+    from ldm.pipeline import LatentDiffusion
+
+    with borrowed(model) as source:
+        found = compare_network(LatentDiffusion.from_pretrained, source, side, rounds)
+    found["settings"]["model"] = model
+    _shown(found, json, said)
 
 
 def _shown(result: dict, json: Path | None, said: Callable[[dict], str]) -> None:

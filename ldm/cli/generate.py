@@ -30,6 +30,7 @@ PromptsFile = Annotated[
     Path | None,
     typer.Option("--prompts", metavar="FILE", help="Many prompts, each with its own settings: .txt, .jsonl or .csv."),
 ]
+Seed = Annotated[int | None, typer.Option(help="Picture j of a prompt is drawn from seed + j.  [default: 0]")]
 log = logging.getLogger("ldm")
 
 
@@ -40,9 +41,7 @@ def generate(
     model: Annotated[str | None, options.MODEL] = None,
     negative: options.Negative = None,
     count: options.Count = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Picture j of a prompt is drawn from seed + j.  [default: 0]")
-    ] = None,
+    seed: Seed = None,
     size: options.Size = None,
     steps: options.Steps = None,
     guidance: options.Guidance = None,

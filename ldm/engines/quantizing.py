@@ -27,7 +27,8 @@ PROMPTS = (  # in the words of any model of pictures, the package's own among th
     "a rocket above a house on a yellow background",
     "an elephant",
 )
-STEPS = 10
+STEPS = 5
+LARGEST = 32  # latents of a side that are drawn: ranges do not depend on how many there are
 SENSITIVE = [".*time.*", ".*conv_in.*", ".*conv_out.*"]
 
 
@@ -62,7 +63,7 @@ def trajectories(network: Network, model: Any) -> list[tuple[np.ndarray, ...]]:
         return unet(z_t, t, encoder_hidden_states)
 
     unet = NetworkUNet(network, model.denoiser.unet.config)
-    side = model.latents.factor * unet.config.sample_size
+    side = model.latents.factor * min(unet.config.sample_size, LARGEST)
     denoiser, model.denoiser = model.denoiser, Denoiser(noted, model.process)
     try:
         for seed, prompt in enumerate(PROMPTS):

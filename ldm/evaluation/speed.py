@@ -2,6 +2,7 @@
 
     start      whole processes, from the command to the file; and what importing takes
     drawing    calls of pipelines that are loaded, one picture each
+    network    one evaluation of a U-Net, with guidance
 
 A round is one turn of each program; the first is not counted. Ratios are of turns of one round, as a machine's pace
 changes. What each drew is compared with the peer's picture, so that nothing is faster by drawing something else.
@@ -25,6 +26,7 @@ from ldm.evaluation.throughput import LDM, summary
 if TYPE_CHECKING:
     from PIL import Image
 
+Load = Callable[..., Any]  # (model, engine) -> LatentDiffusion
 PEER = "diffusers"
 PROMPT, GUIDANCE = "a red apple on a blue background", 3.0
 SCRIPT = """
@@ -70,14 +72,18 @@ def compare_start(model: str = "emoji", steps: int = 20, rounds: int = 5, run: R
 
 
 def compare_drawing(
+    load: Load,
     model: str = "emoji",
     steps: int = 20,
     rounds: int = 5,
     ways: Mapping[str, Mapping[str, Any]] = WAYS,
 ) -> dict[str, Any]:
-    """One picture by each of the ways and by diffusers, eager: seconds of calls, after everything is loaded."""
+    """One picture by each of the ways and by diffusers, eager: seconds of calls, after everything is loaded.
+
+    `load` is `LatentDiffusion.from_pretrained`.
+    """
     told = {"num_inference_steps": steps, "guidance_scale": GUIDANCE}
-    turns = {name: _ours(model, {**told, **way}) for name, way in ways.items()} | {PEER: _theirs(model, told)}
+    turns = {name: _ours(load, model, {**told, **way}) for name, way in ways.items()} | {PEER: _theirs(model, told)}
     drawn = {name: turn() for name, turn in turns.items()}
     found = in_turn({name: partial(timed, turn) for name, turn in turns.items()}, rounds)
     return {
@@ -88,11 +94,40 @@ def compare_drawing(
     }
 
 
-def _ours(model: str, way: Mapping[str, Any]) -> Callable[[], Any]:
-    from ldm.pipeline import LatentDiffusion
+def compare_network(
+    load: Load, model: str, side: int, rounds: int = 5, engines: Sequence[str] = ("openvino", "openvino-int8")
+) -> dict[str, Any]:
+    """One evaluation of a U-Net with guidance, a batch of two, by OpenVINO and by diffusers, eager: seconds.
 
+    `load` is `LatentDiffusion.from_pretrained`, `side` the picture's. "off" is how far outputs are from the peer's, as
+    a share of their norm.
+    """
+    import torch
+
+    whole = load(model)
+    if whole.text is None:
+        raise ValueError(f"{model} takes no words: expected a model of words")
+    latents = whole.latent_shape(whole.size(side, side))
+    z, cond = torch.randn(2, *latents), torch.randn(2, whole.text.tokenizer.length, whole.text.features)
+    t = torch.full((2,), 500)
+    networks: dict[str, Any] = {name: load(model, engine=name).denoiser.unet for name in engines}
+    networks[PEER] = whole.denoiser.unet
+    with torch.no_grad():
+        turns = {name: partial(network, z, t, encoder_hidden_states=cond) for name, network in networks.items()}
+        drawn = {name: getattr(output := turn(), "sample", output) for name, turn in turns.items()}
+        found = in_turn({name: partial(timed, turn) for name, turn in turns.items()}, rounds)
+    off = {name: float((y - drawn[PEER]).norm() / drawn[PEER].norm()) for name, y in drawn.items()}
+    return {
+        "what": f"one evaluation of the U-Net of {model} with guidance, {side} x {side}: seconds",
+        "rows": {name: row | {"off": round(off[name], 6)} for name, row in rows(found).items()},
+        "settings": {"model": model, "side": side, "rounds": rounds},
+        **_here(),
+    }
+
+
+def _ours(load: Load, model: str, way: Mapping[str, Any]) -> Callable[[], Any]:
     asked = {"model": model, "engine": "torch", **way}
-    pipeline = LatentDiffusion.from_pretrained(asked.pop("model"), engine=asked.pop("engine"))
+    pipeline = load(asked.pop("model"), engine=asked.pop("engine"))
     return lambda: pipeline.text_to_image(PROMPT, **asked)[0]
 
 
@@ -156,6 +191,7 @@ def said(found: Mapping[str, Any]) -> str:
     lines = [found["what"]]
     for name, row in {**found["rows"], **found.get("imports", {})}.items():
         agreed = f", {row['levels']} levels from the peer's picture" if "levels" in row else ""
+        agreed += f", {row['off']:.2g} from the peer's output" if "off" in row else ""
         lines.append(f"{name}: {row['seconds']['median']:.3g} s, {row['ratio']['median']:.3g} times as fast{agreed}")
     return "\n".join(lines)
 

@@ -15,6 +15,7 @@ Size = Annotated[str, typer.Option(help="WIDTHxHEIGHT that all pictures are brou
 Effort = Annotated[float, typer.Option(help="Times the steps of every stage: 1 is about two hours on two cores.")]
 Known = Annotated[float, typer.Option(help="Share of the training pairs whose garments are known.")]
 H2G = Annotated[bool, typer.Option("--h2g", help="Take the garments of the others off their photographs.")]
+Autoencoder = Annotated[str, typer.Option(help="Its preset: fine (12 channels, for prints), small (4).")]
 Boxes = Annotated[float, typer.Option(help="Share of generated pictures whose boxes the error classifier is told.")]
 Bridges = Annotated[
     str, typer.Option(help="Which: plain (I2SB), random (maps that know nothing), classified (what ldm tryon takes).")
@@ -31,6 +32,7 @@ def tryon(
     effort: Effort = 1.0,
     known: Known = 1.0,
     h2g: H2G = False,
+    autoencoder: Autoencoder = "fine",
     boxes: Boxes = 0.05,
     bridges: Bridges = "plain,random,classified",
     target: Target = "residual",
@@ -58,7 +60,10 @@ def tryon(
 
     options.one_of("--target", target, EMITTED)
 
-    networks: dict[str, Any] = {"preset": "tiny", "pixel_preset": "tiny", "vae_preset": "tiny"} if tiny else {}
+    options.one_of("--autoencoder", autoencoder, ("fine", "small"))
+
+    networks: dict[str, Any] = {"vae_preset": autoencoder}
+    networks |= dict.fromkeys(("preset", "pixel_preset", "vae_preset"), "tiny") if tiny else {}
     recipe = Recipe(effort=effort, known=known, h2g=h2g, boxes=boxes, seed=seed, target=target, experts=experts,
                     bridges=tuple(filter(None, bridges.split(","))), **networks)  # fmt: skip
     train_tryon(data, out, recipe, (height, width))
