@@ -6,17 +6,16 @@ python benchmarks/resume.py --kills 20 --json benchmarks/resume.json
 
 import argparse
 import json
-import platform
 import random
 import sys
 import tempfile
 import time
-from importlib.metadata import version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import runs
 
+from ldm.evaluation.processes import machine, versions
 from ldm.training import checkpoint
 
 STEPS = 36
@@ -31,8 +30,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     told = parser.parse_args()
     figures = {name: measured(count, told.kills, told.seed) for name, count in (("one", 1), ("two", 2))}
-    machine = {"python": platform.python_version(), "torch": version("torch"), "machine": platform.machine()}
-    text = json.dumps({"processes": figures, "steps": STEPS, **machine}, indent=2)
+    told = {"machine": machine(), "versions": versions("torch")}
+    text = json.dumps({"processes": figures, "steps": STEPS, **told}, indent=2)
     print(text)
     if told.json:
         told.json.write_text(text + "\n", encoding="utf-8")

@@ -10,8 +10,6 @@ line and its largest, where tiles overlap, from border to border, and inside of 
 import argparse
 import itertools
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -23,10 +21,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from cold_start import processor
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 
+from ldm.evaluation.processes import machine
 from ldm.images import to_images, to_pixels
 from ldm.latents import LatentSpace
 from ldm.roundtrip import psnr
@@ -148,7 +146,7 @@ def main() -> None:
         "what": f"{WIDTH}x{HEIGHT} through the embedded autoencoder and back, float32; jumps of the difference, of 255",
         "ways": ways,
         "threads": torch.get_num_threads(),
-        "machine": {"processor": processor(), "cores": os.cpu_count(), "python": platform.python_version()},
+        "machine": machine(),
         "versions": {name: version(name) for name in ("torch", "diffusers")},
     }
     print(table(ways))
