@@ -1,5 +1,6 @@
 """ldm bench start and drawing: turns, ratios, agreement; no test asserts a time."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -80,3 +81,23 @@ def test_a_shape_is_borrowed_with_a_cache_of_its_own(monkeypatch):
 def test_what_is_wrong_is_said_in_one_line(ldm, command):
     status, _, err = ldm("bench", command, "--rounds", 0)
     assert status == 2 and "rounds" in err and len(err.splitlines()) == 1
+
+
+def test_a_report_is_a_table_and_a_plot(ldm, tmp_path):
+    ratio = {"median": 3.0, "rounds": [2.5, 3.0, 4.0]}
+    row = {"seconds": {"median": 1.25, "rounds": [1.2, 1.25, 1.3]}, "ratio": ratio}
+    rows = {"openvino": row | {"levels": 1}, "diffusers": row | {"levels": 0}}
+    told = {"what": "a picture", "rows": rows, "imports": {"import ldm": row, "import diffusers": row}}
+    (tmp_path / "a.json").write_text(json.dumps(told))
+    status, out, err = ldm("bench", "report", tmp_path / "a.json", "--plot", tmp_path / "a.png")
+    assert status == 0, err
+    assert out.splitlines()[2:] == [
+        "| **a picture** | | | | |",
+        "| openvino | 1.25 | **3** | 2.50 to 4.00 | 1 of 255 |",
+        "| import ldm | 1.25 | **3** | 2.50 to 4.00 |  |",
+    ]
+    assert Image.open(tmp_path / "a.png").size[0] > 400
+    (tmp_path / "b.json").write_text("{}")
+    status, _, err = ldm("bench", "report", tmp_path / "b.json")
+    assert status == 2 and "expected what ldm bench" in err
+    assert ldm("bench", "report", tmp_path / "none.json")[0] == 2

@@ -159,6 +159,27 @@ def network(
     _shown(found, json, said)
 
 
+@app.command()
+def report(
+    files: Annotated[list[Path], typer.Argument(metavar="JSON...", help="What start, drawing and network wrote.")],
+    plot: Annotated[Path | None, typer.Option(metavar="PNG", help="Ratios as bars.")] = None,
+) -> None:
+    """A table in Markdown of what was measured, and a plot.
+
+    **Example**
+
+    ldm bench report start.json drawing.json --plot speed.png
+    """
+    from ldm.checkpoints import read_json
+    from ldm.evaluation import speed_report
+
+    picture = options.writable_picture(plot) if plot else None
+    made = speed_report.bars([read_json(path) for path in files])
+    print(speed_report.markdown(made))
+    if picture:
+        speed_report.plot(made, picture)
+
+
 def _shown(result: dict, json: Path | None, said: Callable[[dict], str]) -> None:
     """Into the file, and in words unless standard output is for the file."""
     options.write_json(json, result)
