@@ -42,6 +42,7 @@ IMPORT = "import sys, time; t = time.perf_counter(); __import__(sys.argv[1]); pr
 WAYS: dict[str, dict[str, Any]] = {  # how one pipeline is loaded and asked; what is not said is as the peer is asked
     "torch": {},
     "openvino": {"engine": "openvino"},
+    "openvino-int8": {"engine": "openvino-int8"},
     "openvino, guided from 0.2 to 0.8 of all times": {"engine": "openvino", "guidance_interval": (0.2, 0.8)},
     "openvino, 4 steps distilled": {
         "engine": "openvino", "model": "emoji-lcm", "num_inference_steps": 4, "guidance_scale": 1.0,

@@ -65,7 +65,7 @@ def plot(made: Sequence[Bar], path: Path) -> None:
     whiskers = [[bar.ratio - bar.least for bar in made], [bar.greatest - bar.ratio for bar in made]]
     benches = list(dict.fromkeys(bar.bench for bar in made))
     colours = [f"C{benches.index(bar.bench)}" for bar in made]
-    axes.barh(rows, [bar.ratio for bar in made], xerr=whiskers, color=colours, height=0.6)
+    axes.barh(rows, [bar.ratio - 1 for bar in made], left=1, xerr=whiskers, color=colours, height=0.6)
     axes.set_yticks(rows, [bar.name for bar in made])
     axes.invert_yaxis()
     axes.axvline(1, color="black", linewidth=1)
