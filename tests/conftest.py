@@ -1,6 +1,5 @@
 """Tiny seeded models, built in code: what the published ones are, but small."""
 
-import logging
 import sys
 
 import pytest
@@ -56,17 +55,6 @@ def cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LDM_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
-
-
-@pytest.fixture(autouse=True)
-def logs():
-    """What a library does to logging ends with the test that asked for it."""
-    yield
-    own, root = logging.getLogger("ldm"), logging.getLogger()
-    own.disabled, own.propagate = False, True
-    own.setLevel(logging.NOTSET)
-    root.setLevel(logging.WARNING)
-    logging.disable(logging.NOTSET)
 
 
 @pytest.fixture(scope="session")

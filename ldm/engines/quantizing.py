@@ -41,7 +41,7 @@ def quantise(network: Network, path: Path, model: Any) -> None:
     runtime()  # before nncf, which would import it with its telemetry
     import nncf
 
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # not nncf.set_log_level, which quietens others' handlers too
     with redirect_stdout(sys.stderr):  # its bars
         quantised = nncf.quantize(
             network.read(),
