@@ -48,6 +48,27 @@ def stacked(*conditions: Cond) -> Condition:
     return Condition(*(joined(door.name) for door in fields(Condition)))
 
 
+class Last:
+    """A function of conditions that remembers its last answer: from step to step a picture's conditions are the same.
+
+    So is the answer, as an object, by which an engine knows that it has read it. Where gradients are wanted, or a
+    tensor was changed in place, the function is asked again.
+    """
+
+    def __init__(self, function: Callable[..., Condition]):
+        self.function, self.asked, self.answer = function, list[tuple[Any, int]](), Condition()
+
+    def __call__(self, *conditions: Cond) -> Condition:
+        tensors = [getattr(condition(cond), door.name) for cond in conditions for door in fields(Condition)]
+        asked = [(tensor, 0 if tensor is None or tensor.is_inference() else tensor._version) for tensor in tensors]
+        same = len(asked) == len(self.asked) and all(
+            a is b and m == n for (a, m), (b, n) in zip(asked, self.asked, strict=True)
+        )
+        if torch.is_grad_enabled() or not same:
+            self.asked, self.answer = asked, self.function(*conditions)
+        return self.answer
+
+
 class Denoiser:
     """A network and the process that it was trained on: (z_t, t, cond) -> z_0.
 
@@ -145,7 +166,7 @@ class _Guided(Denoiser):
     ):
         super().__init__(denoiser.unet, denoiser.process)
         self.denoiser, self.null, self.scale, self.interval, self.rescale = denoiser, null, scale, interval, rescale
-        self.image_scale = image_scale
+        self.image_scale, self.stacked = image_scale, Last(stacked)
 
     def output(self, z_t: Tensor, t: Time | float, cond: Cond = None) -> Tensor:
         inside = self._inside(t)
@@ -153,7 +174,7 @@ class _Guided(Denoiser):
             return self.denoiser.output(z_t, t, cond)
         asked = [*self._blank(cond), self.null, cond]
         times = torch.cat([t] * len(asked)) if isinstance(t, Tensor) and t.ndim else t
-        answer = self.denoiser.output(torch.cat([z_t] * len(asked)), times, stacked(*asked))
+        answer = self.denoiser.output(torch.cat([z_t] * len(asked)), times, self.stacked(*asked))
         *blank, null, plain = answer.chunk(len(asked))
         output = null + self.scale * (plain - null)
         if blank:

@@ -206,7 +206,8 @@ class Drawing:
         different = list(dict.fromkeys(prompts))
         words = order.negatives + (order.prompts if order.embeds is None else [])
         cond = self.text(different, order.clip_skip, order.prompt_weights, self._chunks(order, words))
-        return cond[[different.index(prompt) for prompt in prompts]]
+        cond = cond[[different.index(prompt) for prompt in prompts]]
+        return cond.to(self.device, torch.promote_types(cond.dtype, torch.float32))  # once, not in every step
 
     def _told(self, order: Order, row: int) -> dict[str, Any]:
         """What a picture's metadata say."""
@@ -214,7 +215,8 @@ class Drawing:
         notes = order.notes[row] if order.notes else {}
         model: dict[str, Any] = {"scale": torch.as_tensor(self.latents.scale, dtype=torch.float64).tolist()}
         model |= {"model": self.name, "model_hash": self.hash, "version": f"ldm {__version__}"}
-        added = {"loras": self.loras.scales, "embeddings": self.embeddings}
+        engine = getattr(self.denoiser.unet, "engine", "")
+        added = {"loras": self.loras.scales, "embeddings": self.embeddings, "engine": engine}
         return words | order.settings() | notes | model | {name: value for name, value in added.items() if value}
 
     def _leaves(self, part: Any) -> bool:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 CLASSIFIER = "error_classifier"  # the folder of a model's own
-ENGINES = ("torch", "openvino", "openvino-int8")
+ENGINES = ("torch", "tuned", "openvino", "openvino-int8")
 
 
 class LatentDiffusion(Drawing):
@@ -51,13 +51,13 @@ class LatentDiffusion(Drawing):
         dtype: torch.dtype | None = None,
         memory: Literal["auto", "low", "min"] = "auto",
         prediction_type: str | None = None,
-        engine: Literal["torch", "openvino", "openvino-int8"] = "torch",
+        engine: Literal["torch", "tuned", "openvino", "openvino-int8"] = "torch",
     ) -> LatentDiffusion:
         """An embedded name ("emoji"), a folder in diffusers' layout, a single file, or a hub id.
 
         `memory` as in `Drawing`; `prediction_type` (epsilon, v_prediction, sample) for a file that says it wrongly.
-        `engine` runs the U-Net: with "openvino" on the CPU, in float32, or in int8, by a network that is
-        prepared once (see `ldm.engines`); ValueError for models that take anything but words.
+        `engine` runs the U-Net: "tuned" is `tune`; with "openvino" on the CPU, in float32, or in int8, by a network
+        that is prepared once (see `ldm.engines`); ValueError for models that take anything but words.
         Raises FileNotFoundError where there is no such model, CheckpointError where it cannot be used.
         """
         found = checkpoints.load(source, prediction_type)
@@ -66,16 +66,32 @@ class LatentDiffusion(Drawing):
         pipeline = cls(space, denoiser, found.text, found.scheduler, found.defaults, found.name, found.hash, memory)
         if engine not in ENGINES:
             raise ValueError(f"engine {engine!r}: expected {' or '.join(ENGINES)}")
-        if engine != "torch":
+        if engine.startswith("openvino"):
             from ldm.engines.network import network_of
 
             pipeline.denoiser.unet = network_of(source, pipeline, engine == "openvino-int8")
         pipeline.to(device, dtype)
+        if engine == "tuned":
+            pipeline.tune(dtype)
         if (classifier := checkpoints.locate(source) / CLASSIFIER).is_dir():
             from ldm.tryon.classifier import ErrorClassifier
 
             pipeline.errors = ErrorClassifier.from_pretrained(classifier).eval().requires_grad_(False)
         return pipeline
+
+    def tune(self, dtype: torch.dtype | None = None) -> None:
+        """Has every part run as its device runs it fastest, from now on: see `ldm.engines.tuned`.
+
+        `dtype` None is what a short probe finds, which may be bfloat16 or float16: the picture is then another in
+        parts. LoRAs that were loaded before stay; the pipeline can be moved, saved, and given LoRAs no more.
+        """
+        from ldm.engines.probing import fastest
+        from ldm.engines.tuned import TunedUNet
+
+        choice = fastest(self.device.type, dtype)
+        self.to(dtype=choice.dtype)
+        self.latents.autoencoder.to(memory_format=choice.layout)
+        self.denoiser.unet = TunedUNet(self.denoiser.unet, choice)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
         """Writes diffusers' layout; `dtype` of the weights on disk (None: as they are)."""

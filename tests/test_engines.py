@@ -145,7 +145,7 @@ def test_a_network_in_a_u_nets_place_draws_by_every_sampler(own, whole):
     for sampler in ("ddim", "heun", "dpm++2m_karras", "euler_a"):
         asked = {"sampler": sampler, "num_inference_steps": 4, "guidance_scale": 2.0, "seed": 3}
         assert levels(fast.text_to_image(PROMPTS, **asked), whole.text_to_image(PROMPTS, **asked)) <= 1
-    with pytest.raises(ValueError, match="torch or openvino"):
+    with pytest.raises(ValueError, match="torch or tuned or openvino"):
         LatentDiffusion.from_pretrained(own, engine="tensorrt")
 
 
@@ -241,7 +241,7 @@ def test_the_command_draws_by_either_engine(ldm, own, whole, tmp_path):
 
     assert levels(*([Image.open(tmp_path / f"{engine}.png")] for engine in ("torch", "openvino"))) <= 1
     status, _, err = ldm(*asked, tmp_path / "no.png", "--engine", "cuda")
-    assert status == 2 and "auto, torch, openvino" in err
+    assert status == 2 and "auto, torch, tuned, openvino" in err
     status, _, err = ldm(*asked, tmp_path / "no.png", "--engine", "openvino", "--lora", "some.safetensors")
     assert status == 2 and "--engine openvino draws" in err and not (tmp_path / "no.png").exists()
 

@@ -154,8 +154,7 @@ def network(
     from ldm.pipeline import LatentDiffusion
 
     with borrowed(model) as source:
-        found = compare_network(LatentDiffusion.from_pretrained, source, side, rounds)
-    found["settings"]["model"] = model
+        found = compare_network(LatentDiffusion.from_pretrained, source, side, rounds, name=model)
     _shown(found, json, said)
 
 

@@ -14,10 +14,16 @@ from ldm.cli import options
 
 log = logging.getLogger("ldm")
 
-ENGINES = ("auto", "torch", "openvino", "openvino-int8")
+ENGINES = ("auto", "torch", "tuned", "openvino", "openvino-int8")
 Engine = Annotated[
     str,
-    typer.Option(help="torch, openvino, openvino-int8, or auto: openvino for the package's own models on a CPU."),
+    typer.Option(
+        help="torch, tuned (the fastest that torch is here), openvino, openvino-int8, or auto: openvino for the "
+        "package's own models on a CPU."
+    ),
+]
+DType = Annotated[
+    str, typer.Option(help="float32, bfloat16, float16, or auto: float32, or what --engine tuned finds fastest.")
 ]
 
 
@@ -31,12 +37,14 @@ def drawing_of(
     from ldm.checkpoints import embedded
 
     options.one_of("--engine", engine, ENGINES)
-    plain = device in ("auto", "cpu") and dtype == "float32" and memory == "auto" and not (loras or embeddings)
+    usual = device in ("auto", "cpu") and dtype in ("auto", "float32") and memory == "auto"
+    plain = usual and not (loras or embeddings)
     if engine.startswith("openvino") and not plain:
         raise ValueError(f"--engine {engine} draws on the CPU in float32, without --memory, --lora or --embedding")
     fitting = plain and model in embedded() and bool(find_spec("openvino")) and (device == "cpu" or not accelerated())
-    if engine == "torch" or (engine == "auto" and not fitting):
-        return options.pipeline_of(model, device, dtype, memory, loras, embeddings)
+    engine = "torch" if engine == "auto" and not fitting else engine
+    if engine in ("torch", "tuned"):
+        return options.pipeline_of(model, device, dtype, memory, loras, embeddings, engine)
     from ldm.engines.swift import SwiftDiffusion
 
     whole = cache(partial(options.pipeline_of, model, "cpu", dtype, memory, loras, embeddings))

@@ -59,7 +59,7 @@ def generate(
     no_metadata: options.NoMetadata = False,
     engine: engines.Engine = "auto",
     device: options.Device = "auto",
-    dtype: options.DType = "float32",
+    dtype: engines.DType = "auto",
 ) -> None:
     """Draws pictures from words.
 

@@ -90,12 +90,16 @@ def pipeline_of(
 
     one_of("--memory", memory, ("auto", "low", "min"))
     one_of("--engine", engine, ENGINES)
-    asked: Any = {"memory": memory, "engine": engine}
-    pipeline = LatentDiffusion.from_pretrained(model, device_of(device), dtype_of(dtype), **asked)
+    tuned = engine == "tuned"
+    asked: Any = {"memory": memory, "engine": "torch" if tuned else engine}
+    kind = dtype_of("float32" if dtype == "auto" else dtype)
+    pipeline = LatentDiffusion.from_pretrained(model, device_of(device), kind, **asked)
     for lora in loras or []:
         pipeline.load_lora(*scaled(lora))
     for embedding in embeddings or []:
         pipeline.load_embedding(embedding)
+    if tuned:  # with all that is in its weights
+        pipeline.tune(None if dtype == "auto" else kind)
     return pipeline
 
 

@@ -12,10 +12,13 @@ from ldm.engines.preparing import prepared
 
 
 class NetworkUNet:
-    """What `Denoiser` asks of a U-Net: a call with `encoder_hidden_states`, and a config."""
+    """What `Denoiser` asks of a U-Net: a call with `encoder_hidden_states`, and a config.
 
-    def __init__(self, network: Callable[..., np.ndarray], config: Any):
-        self.network, self.config = network, config
+    `engine` is what a picture's metadata say of it, where its pictures are others than torch's.
+    """
+
+    def __init__(self, network: Callable[..., np.ndarray], config: Any, engine: str = ""):
+        self.network, self.config, self.engine = network, config, engine
 
     def __call__(self, z_t: Tensor, t: Tensor, encoder_hidden_states: Tensor) -> Tensor:
         """z_t (B,C,H,W), t (B,), cond (B,L,D) -> output (B,C,H,W), float32."""
@@ -26,4 +29,4 @@ class NetworkUNet:
 def network_of(source: str | Path, model: Any, eight: bool = False) -> NetworkUNet:
     """A LatentDiffusion and where it came from -> its U-Net, run by OpenVINO, in float32 or in int8."""
     unet: Any = model.denoiser.unet
-    return NetworkUNet(prepared(source, lambda: model, eight).unet, unet.config)
+    return NetworkUNet(prepared(source, lambda: model, eight).unet, unet.config, "openvino-int8" if eight else "")

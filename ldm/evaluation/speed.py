@@ -96,11 +96,13 @@ def compare_drawing(
 
 
 def compare_network(
-    load: Load, model: str, side: int, rounds: int = 5, engines: Sequence[str] = ("openvino", "openvino-int8")
-) -> dict[str, Any]:
+    load: Load, model: str, side: int, rounds: int = 5, engines: Sequence[str] = ("openvino", "openvino-int8"),
+    name: str = "",
+) -> dict[str, Any]:  # fmt: skip
     """One evaluation of a U-Net with guidance, a batch of two, by OpenVINO and by diffusers, eager: seconds.
 
-    `load` is `LatentDiffusion.from_pretrained`, `side` the picture's. "off" is how far outputs are from the peer's, as
+    `load` is `LatentDiffusion.from_pretrained`, `side` the picture's, `name` what the model is called in what is
+    written, if not by where it lies. "off" is how far outputs are from the peer's, as
     a share of their norm.
     """
     import torch
@@ -119,9 +121,9 @@ def compare_network(
         found = in_turn({name: partial(timed, turn) for name, turn in turns.items()}, rounds)
     off = {name: float((y - drawn[PEER]).norm() / drawn[PEER].norm()) for name, y in drawn.items()}
     return {
-        "what": f"one evaluation of the U-Net of {model} with guidance, {side} x {side}: seconds",
+        "what": f"one evaluation of the U-Net of {name or model} with guidance, {side} x {side}: seconds",
         "rows": {name: row | {"off": round(off[name], 6)} for name, row in rows(found).items()},
-        "settings": {"model": model, "side": side, "rounds": rounds},
+        "settings": {"model": name or model, "side": side, "rounds": rounds},
         **_here(),
     }
 

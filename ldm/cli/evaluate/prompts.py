@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ldm.cli import options
+from ldm.cli import engines, options
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,10 +32,10 @@ def prompts(
         Path | None, typer.Option(metavar="FILE", help="The first 64 pictures with their prompts, in order.")
     ] = None,
     interval: options.Interval = None,
-    engine: Annotated[str, typer.Option(help="torch, openvino, or openvino-int8.")] = "torch",
+    engine: Annotated[str, typer.Option(help="torch, tuned, openvino, or openvino-int8.")] = "torch",
     json: options.Json = None,
     device: options.Device = "auto",
-    dtype: options.DType = "float32",
+    dtype: engines.DType = "auto",
 ) -> None:
     """Draws emoji scenes: does the nearest of 32 scenes name each picture rightly, and how well is it drawn?
 
@@ -133,7 +133,8 @@ def _model(
         "steps": steps or pipeline.defaults["num_inference_steps"], "sampler": sampler or "default",
         "guidance": pipeline.defaults["guidance_scale"] if guidance is None else guidance,
     }  # fmt: skip
-    settings |= {"engine": engine, "guidance_interval": between} if engine != "torch" or interval else {}
+    if engine != "torch" or interval:
+        settings |= {"engine": getattr(pipeline.denoiser.unet, "engine", "") or engine, "guidance_interval": between}
 
     def draw(texts: list[str], seeds: list[int]) -> list["Image.Image"]:
         return pipeline.text_to_image(  # type: ignore[return-value]
