@@ -23,7 +23,7 @@ FILES = TEXT, UNET, DECODER = "text.xml", "unet.xml", "decoder.xml"
 EIGHT = "unet-int8.xml"
 ABOUT = "model.json"  # written last: a folder that has it is whole
 SMALL = 1 << 28  # bytes of weights that are read to the last one; of more, the times of change say what changed
-VERSION = 1  # of what is written here
+VERSION = 2  # of what is written here
 
 
 class Prepared(NamedTuple):

@@ -2,7 +2,9 @@
 
     prompts --DDIM--> what the U-Net is told on the way --statistics--> ranges --quantise--> network
 
-Which layers lose most is known: those that read the time, the first, and the last; they stay in float32.
+Some layers lose most: those that read the time, the first and the last, and those by which words come in, cross-attention
+and what follows it. They stay in float32: of the embedded model's pictures 8 dB hang on the latter (30 dB from float32's
+without them, 38 with), and a tenth of the speed.
 """
 
 import logging
@@ -29,7 +31,7 @@ PROMPTS = (  # in the words of any model of pictures, the package's own among th
 )
 STEPS = 5
 LARGEST = 32  # latents of a side that are drawn: ranges do not depend on how many there are
-SENSITIVE = [".*time.*", ".*conv_in.*", ".*conv_out.*"]
+SENSITIVE = [".*time.*", ".*conv_in.*", ".*conv_out.*", ".*attn2.*", ".*ff.*"]
 
 
 def quantise(network: Network, path: Path, model: Any) -> None:
