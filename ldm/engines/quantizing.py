@@ -2,9 +2,9 @@
 
     prompts --DDIM--> what the U-Net is told on the way --statistics--> ranges --quantise--> network
 
-Some layers lose most: those that read the time, the first and the last, and those by which words come in, cross-attention
-and what follows it. They stay in float32: of the embedded model's pictures 8 dB hang on the latter (30 dB from float32's
-without them, 38 with), and a tenth of the speed.
+Some layers lose most: those that read the time, the first and the last, and those by which words come in, which are
+cross-attention and what follows it. They stay in float32: of the embedded model's pictures 8 dB hang on the latter (30
+dB from float32's without them, 38 with), and a tenth of the speed.
 """
 
 import logging
