@@ -201,19 +201,19 @@ def share(jobs: Sequence[Job]) -> list[Job]:
     return list(jobs[own::processes])
 
 
-def batches(jobs: Sequence[Job]) -> list[list[Job]]:
-    """Jobs that can be drawn together, at most AT_ONCE; in the order in which the first of each kind stands."""
+def batches(jobs: Sequence[Job], size: int = AT_ONCE) -> list[list[Job]]:
+    """Jobs that can be drawn together, at most `size`; in the order in which the first of each kind stands."""
     kinds: dict[str, list[Job]] = {}
     for job in jobs:
         kinds.setdefault(job.key, []).append(job)
-    return [kind[i : i + AT_ONCE] for kind in kinds.values() for i in range(0, len(kind), AT_ONCE)]
+    return [kind[i : i + size] for kind in kinds.values() for i in range(0, len(kind), size)]
 
 
 def drawn(
-    pipeline: LatentDiffusion, jobs: Sequence[Job], callback: Callback | None = None
+    pipeline: LatentDiffusion, jobs: Sequence[Job], callback: Callback | None = None, size: int = AT_ONCE
 ) -> Iterator[tuple[Job, Image.Image | Exception]]:
     """Jobs -> each with its picture, or with the error that only it met: where a batch fails, each is tried alone."""
-    for batch in batches(jobs):
+    for batch in batches(jobs, size):
         try:
             images: list[Any] = together(pipeline, batch, callback)
             told = [image.info["ldm"] | {"job": job.digest(pipeline)} for job, image in zip(batch, images, strict=True)]

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from ldm.engines import kept
@@ -29,13 +30,6 @@ def test_ratios_are_of_turns_of_one_round():
     assert found["peer"]["ratio"]["rounds"] == [1.0, 1.0, 1.0] and found["ours"]["seconds"]["median"] == 2.0
 
 
-def test_the_largest_difference_of_two_pictures_is_found():
-    one, other = (Image.new("RGB", (4, 4), (10, 20, 30)) for _ in range(2))
-    assert speed.differing(one, other) == 0
-    other.putpixel((1, 2), (10, 27, 30))
-    assert speed.differing(one, other) == 7
-
-
 def test_whole_commands_are_told_the_same_and_their_pictures_compared():
     seen = []
 
@@ -56,9 +50,31 @@ def test_whole_commands_are_told_the_same_and_their_pictures_compared():
 
 def test_pictures_of_every_way_are_the_peers(folder):
     ways = {"torch": {}, "openvino": {"engine": "openvino"}}
-    found = speed.compare_drawing(LatentDiffusion.from_pretrained, str(folder), 2, 1, ways)
+    setting = speed.Setting(str(folder), "tiny", steps=2)
+    found = speed.compare_drawing(LatentDiffusion.from_pretrained, setting, 1, ways)
     assert list(found["rows"]) == ["torch", "openvino", "diffusers"]
     assert all(row["levels"] <= 1 and len(row["seconds"]["rounds"]) == 1 for row in found["rows"].values())
+
+
+def test_the_ways_are_those_that_there_are():
+    assert set(speed.Setting().ways) == set(speed.WAYS)
+    assert "openvino, 4 steps distilled" not in speed.Setting(name="sd15").ways
+    assert set(speed.Setting(device="cuda:0").ways) == {"torch", "tuned"}
+
+
+def test_diffusers_fast_recipe_draws_the_same_picture(folder, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda part, **settings: compiled.append(settings) or part)
+    setting = speed.Setting(str(folder), "tiny", steps=2)
+    plain, fast = speed._theirs(setting), speed._theirs(setting, speed.fast_recipe)
+    assert len(compiled) == 2 and speed.agreement([fast(0)], [plain(0)])["levels"] <= 1
+    assert speed.agreement([plain(0)], [plain(1)])["psnr"] < 40
+
+
+def test_agreement_is_the_largest_difference_and_the_mean_psnr():
+    black, grey = Image.new("RGB", (8, 8)), Image.new("RGB", (8, 8), (51, 51, 51))
+    assert speed.agreement([black], [black]) == {"levels": 0}
+    assert speed.agreement([grey, grey], [black, black]) == {"levels": 51, "psnr": 14.0}  # 20 log10(255 / 51)
 
 
 def test_networks_of_every_engine_give_the_peers_output(folder):

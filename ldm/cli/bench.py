@@ -109,24 +109,35 @@ def start(
 
 @app.command()
 def drawing(
-    model: options.Model = "emoji",
+    model: Annotated[str, typer.Option("--model", "-m", help="Or sd15: its shape, with random weights.")] = "emoji",
+    side: Annotated[int | None, typer.Option(help="Height and width of the picture.  [default: the model's]")] = None,
     steps: Annotated[int, typer.Option(help="Evaluations of the network.")] = 20,
     rounds: Annotated[int, typer.Option(help="How often each program has its turn.")] = 5,
     json: options.Json = None,
+    device: options.Device = "auto",
+    dtype: options.DType = "float32",
 ) -> None:
     """A picture by each engine, and with fewer evaluations, beside diffusers; everything is loaded before.
 
-    **Example**
+    On a GPU diffusers has two turns, one of them by its documented fast recipe.
+
+    **Examples**
 
     ldm bench drawing --rounds 9 --json drawing.json
+
+    ldm bench drawing --model sd15 --side 512 --device cuda --dtype float16 --json gpu.json
     """
     options.at_least_one(steps=steps, rounds=rounds)
     options.json_target(json)
 
-    from ldm.evaluation.speed import compare_drawing, said
+    from ldm.evaluation.shapes import borrowed
+    from ldm.evaluation.speed import Setting, compare_drawing, said
     from ldm.pipeline import LatentDiffusion
 
-    _shown(compare_drawing(LatentDiffusion.from_pretrained, model, steps, rounds), json, said)
+    with borrowed(model) as source:
+        setting = Setting(source, model, side, steps, options.device_of(device), options.dtype_of(dtype))
+        found = compare_drawing(LatentDiffusion.from_pretrained, setting, rounds)
+    _shown(found, json, said)
 
 
 @app.command()
@@ -156,6 +167,27 @@ def network(
     with borrowed(model) as source:
         found = compare_network(LatentDiffusion.from_pretrained, source, side, rounds, name=model)
     _shown(found, json, said)
+
+
+@app.command()
+def scale(
+    model: options.Model = "emoji",
+    count: Annotated[int, typer.Option("--count", "-n", help="Pictures that are measured in each way.")] = 96,
+    many: Annotated[int, typer.Option(help="Pictures after which memory is looked at once more.")] = 1000,
+    json: options.Json = None,
+) -> None:
+    """Pictures a second and memory of `generate --prompts` and `encode`, by batch sizes and numbers of processes.
+
+    **Example**
+
+    ldm bench scale --json scale.json
+    """
+    options.at_least_one(count=count, many=many)
+    options.json_target(json)
+
+    from ldm.evaluation.scale import measure_scale, said
+
+    _shown(measure_scale(model, count, many), json, said)
 
 
 @app.command()

@@ -55,6 +55,7 @@ def generate(
     from_image: Annotated[
         Path | None, typer.Option(help="Repeat the picture in this file; other options change what they name.")
     ] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Pictures that are drawn at once.")] = 16,
     memory: options.Memory = "auto",
     no_metadata: options.NoMetadata = False,
     engine: engines.Engine = "auto",
@@ -83,12 +84,10 @@ def generate(
     settings |= {"prompt_weights": False} if no_weights else {}
     settings |= {"guidance_interval": options.interval_of(interval)} if interval else {}
     count = told.get("count", 1) if count is None else count
-    options.at_least_one(count=count)
+    options.at_least_one(count=count, batch_size=batch_size)
     seed = told.get("seed", 0) if seed is None else seed
     if prompts_file is not None:
-        if prompts or from_image or grid:
-            raise ValueError("--prompts: expected no other prompts, no --from-image and no --grid beside it")
-        jobs = _listed(prompts_file, out or Path(), {**settings, "count": count, "seed": seed})
+        jobs = _listed(prompts_file, out, {**settings, "count": count, "seed": seed}, prompts or from_image or grid)
     else:
         prompts = prompts or told.get("prompts") or [told[key] for key in ("prompt",) if key in told]
         if not prompts:
@@ -103,9 +102,9 @@ def generate(
     if told.get("model_hash") not in (None, pipeline.hash):
         log.warning("%s was made by other weights, %s; these are %s", from_image, told["model_hash"], pipeline.hash)
     if prompts_file is not None:
-        _draw_listed(pipeline, jobs, out or Path(), not no_metadata)
+        _draw_listed(pipeline, jobs, out or Path(), not no_metadata, batch_size)
         return
-    images = _drawn(pipeline, jobs)
+    images = _drawn(pipeline, jobs, batch_size)
     drawn = [(_sheet(list(images), prompts or [], count), job) for job in jobs[:1]] if grid else zip(images, jobs)
     for image, job in drawn:
         outputs.save_all([image], [job.path], not no_metadata)
@@ -132,10 +131,13 @@ def _asked(
     return share(jobs)
 
 
-def _listed(file: Path, out: Path, common: dict[str, Any]) -> "list[Job]":
-    """A file's prompts -> this process's share of them, their folder made."""
+def _listed(file: Path, out: Path | None, common: dict[str, Any], beside: object) -> "list[Job]":
+    """A file's prompts -> this process's share of them, their folder made; nothing else is asked for beside them."""
     from ldm import batch
 
+    if beside:
+        raise ValueError("--prompts: expected no other prompts, no --from-image and no --grid beside it")
+    out = out or Path()
     if not outputs.is_folder(out):
         raise ValueError(f"{out}: --prompts writes many pictures: expected a folder")
     jobs = batch.read(file, out, common)
@@ -145,24 +147,24 @@ def _listed(file: Path, out: Path, common: dict[str, Any]) -> "list[Job]":
     return batch.share(jobs)
 
 
-def _drawn(pipeline: "LatentDiffusion", jobs: "list[Job]") -> "Iterator[Image.Image]":
+def _drawn(pipeline: "LatentDiffusion", jobs: "list[Job]", size: int) -> "Iterator[Image.Image]":
     """The pictures of all jobs in their order, under one progress bar."""
     from ldm.batch import batches, together
 
-    groups = batches(jobs)
+    groups = batches(jobs, size)
     with outputs.stepping(len(groups)) as shown:
         for group in groups:
             yield from together(pipeline, group, shown)
 
 
-def _draw_listed(pipeline: "LatentDiffusion", jobs: "list[Job]", out: Path, metadata: bool) -> None:
+def _draw_listed(pipeline: "LatentDiffusion", jobs: "list[Job]", out: Path, metadata: bool, size: int) -> None:
     """Draws what is not there yet, a line in the manifest for each; ValueError at the end if any failed."""
     from ldm import batch
 
     missing = [job for job in jobs if not job.done(pipeline)]
     failed = 0
-    with outputs.stepping(len(batch.batches(missing))) as shown:
-        for job, result in batch.drawn(pipeline, missing, shown):
+    with outputs.stepping(len(batch.batches(missing, size))) as shown:
+        for job, result in batch.drawn(pipeline, missing, shown, size):
             if isinstance(result, Exception):
                 failed += 1
                 log.warning("%s: %s", job.path, result)

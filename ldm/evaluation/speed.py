@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,7 +27,8 @@ from ldm.evaluation.throughput import LDM, summary
 if TYPE_CHECKING:
     from PIL import Image
 
-Load = Callable[..., Any]  # (model, engine) -> LatentDiffusion
+Load = Callable[..., Any]  # (model, device, dtype, engine) -> LatentDiffusion
+Turn = Callable[[int], Any]  # seed -> picture
 PEER = "diffusers"
 PROMPT, GUIDANCE = "a red apple on a blue background", 3.0
 SCRIPT = """
@@ -39,8 +41,10 @@ images = pipe(sys.argv[2], num_inference_steps=int(sys.argv[3]), guidance_scale=
 images[0].save(sys.argv[5])
 """
 IMPORT = "import sys, time; t = time.perf_counter(); __import__(sys.argv[1]); print(time.perf_counter() - t)"
-WAYS: dict[str, dict[str, Any]] = {  # how one pipeline is loaded and asked; what is not said is as the peer is asked
+Ways = Mapping[str, Mapping[str, Any]]  # how one pipeline is loaded and asked; what is not said is as the peer is asked
+WAYS: Ways = {
     "torch": {},
+    "tuned": {"engine": "tuned"},
     "openvino": {"engine": "openvino"},
     "openvino-int8": {"engine": "openvino-int8"},
     "openvino, guided from 0.2 to 0.8 of all times": {"engine": "openvino", "guidance_interval": (0.2, 0.8)},
@@ -48,6 +52,32 @@ WAYS: dict[str, dict[str, Any]] = {  # how one pipeline is loaded and asked; wha
         "engine": "openvino", "model": "emoji-lcm", "num_inference_steps": 4, "guidance_scale": 1.0,
     },
 }  # fmt: skip
+ALIKE = 8  # pictures by which it is found how alike two ways draw
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is drawn: by which model, where that lies and what it is called, at which size, and on what."""
+
+    source: str = "emoji"
+    name: str = "emoji"
+    side: int | None = None
+    steps: int = 20
+    device: str = "cpu"
+    dtype: Any = None
+
+    @property
+    def ways(self) -> Ways:
+        """Those that there are for it: OpenVINO's on the CPU alone, and what was distilled of the embedded model."""
+        on_cpu = self.device == "cpu"
+        return {name: way for name, way in WAYS.items()
+                if (on_cpu or "openvino" not in name) and (self.name == "emoji" or "model" not in way)}  # fmt: skip
+
+    def told(self) -> dict[str, Any]:
+        """For the JSON."""
+        where = {"device": self.device.partition(":")[0], "dtype": str(self.dtype or "float32").removeprefix("torch.")}
+        asked = {"model": self.name, "side": self.side, "steps": self.steps, "guidance": GUIDANCE, "prompt": PROMPT}
+        return asked | where
 
 
 def compare_start(model: str = "emoji", steps: int = 20, rounds: int = 5, run: Runner = ran) -> dict[str, Any]:
@@ -61,11 +91,11 @@ def compare_start(model: str = "emoji", steps: int = 20, rounds: int = 5, run: R
         weights = checkpoints.resolve(model)
         commands[PEER] = [sys.executable, "-c", SCRIPT, weights, PROMPT, steps, GUIDANCE, files[PEER]]
         found = in_turn({name: partial(_seconds, run, words) for name, words in commands.items()}, rounds)
-        levels = {name: differing(_open(path), _open(files[PEER])) for name, path in files.items()}
+        agreeing = {name: agreement([_open(path)], [_open(files[PEER])]) for name, path in files.items()}
     imports = in_turn({f"import {name}": partial(imported, name) for name in ("ldm", PEER)}, rounds)
     return {
         "what": f"command to picture, {model}, {steps} steps, and imports: whole processes, seconds",
-        "rows": {name: row | {"levels": levels[name]} for name, row in rows(found).items()},
+        "rows": {name: row | agreeing[name] for name, row in rows(found).items()},
         "imports": rows(imports),
         "settings": {"model": model, "steps": steps, "guidance": GUIDANCE, "prompt": PROMPT, "rounds": rounds},
         **_here(),
@@ -73,24 +103,25 @@ def compare_start(model: str = "emoji", steps: int = 20, rounds: int = 5, run: R
 
 
 def compare_drawing(
-    load: Load,
-    model: str = "emoji",
-    steps: int = 20,
-    rounds: int = 5,
-    ways: Mapping[str, Mapping[str, Any]] = WAYS,
+    load: Load, setting: Setting | None = None, rounds: int = 5, ways: Ways | None = None
 ) -> dict[str, Any]:
     """One picture by each of the ways and by diffusers, eager: seconds of calls, after everything is loaded.
 
-    `load` is `LatentDiffusion.from_pretrained`.
+    `load` is `LatentDiffusion.from_pretrained`. On a GPU diffusers draws by its fast recipe, too.
     """
-    told = {"num_inference_steps": steps, "guidance_scale": GUIDANCE}
-    turns = {name: _ours(load, model, {**told, **way}) for name, way in ways.items()} | {PEER: _theirs(model, told)}
-    drawn = {name: turn() for name, turn in turns.items()}
-    found = in_turn({name: partial(timed, turn) for name, turn in turns.items()}, rounds)
+    setting = setting or Setting()
+    ways = setting.ways if ways is None else ways
+    turns: dict[str, Turn] = {name: _ours(load, setting, way) for name, way in ways.items()}
+    if setting.device != "cpu":
+        turns[f"{PEER}, its fast recipe"] = _theirs(setting, fast_recipe)
+    turns[PEER] = _theirs(setting)
+    drawn = {name: [turn(seed) for seed in range(ALIKE)] for name, turn in turns.items()}
+    found = in_turn({name: partial(timed, partial(turn, 0)) for name, turn in turns.items()}, rounds)
+    agreeing = {name: agreement(pictures, drawn[PEER]) for name, pictures in drawn.items()}
     return {
-        "what": f"a picture, {model}, {steps} steps unless said, everything loaded: seconds",
-        "rows": {name: row | {"levels": differing(drawn[name], drawn[PEER])} for name, row in rows(found).items()},
-        "settings": {"model": model, "steps": steps, "guidance": GUIDANCE, "prompt": PROMPT, "rounds": rounds},
+        "what": f"a picture, {setting.name}, {setting.steps} steps unless said, everything loaded: seconds",
+        "rows": {name: row | agreeing[name] for name, row in rows(found).items()},
+        "settings": setting.told() | {"rounds": rounds},
         **_here(),
     }
 
@@ -128,21 +159,38 @@ def compare_network(
     }
 
 
-def _ours(load: Load, model: str, way: Mapping[str, Any]) -> Callable[[], Any]:
-    asked = {"model": model, "engine": "torch", **way}
-    pipeline = load(asked.pop("model"), engine=asked.pop("engine"))
-    return lambda: pipeline.text_to_image(PROMPT, **asked)[0]
+def _ours(load: Load, setting: Setting, way: Mapping[str, Any]) -> Turn:
+    asked = {"model": setting.source, "engine": "torch", "num_inference_steps": setting.steps,
+             "guidance_scale": GUIDANCE, "height": setting.side, "width": setting.side, **way}  # fmt: skip
+    model, engine = asked.pop("model"), asked.pop("engine")
+    pipeline = load(model, device=setting.device, dtype=setting.dtype, engine=engine)
+    return lambda seed: pipeline.text_to_image(PROMPT, seed=seed, **asked)[0]
 
 
-def _theirs(model: str, told: Mapping[str, Any]) -> Callable[[], Any]:
+def _theirs(setting: Setting, recipe: Callable[[Any], None] = lambda pipeline: None) -> Turn:
     import torch
     from diffusers import StableDiffusionPipeline
 
     from ldm import checkpoints
 
-    pipeline = StableDiffusionPipeline.from_pretrained(checkpoints.resolve(model), local_files_only=True)
-    pipeline.set_progress_bar_config(disable=True)
-    return lambda: pipeline(PROMPT, generator=torch.Generator().manual_seed(0), **told).images[0]
+    source = checkpoints.resolve(setting.source)
+    pipeline = StableDiffusionPipeline.from_pretrained(source, local_files_only=True, torch_dtype=setting.dtype)
+    pipeline.to(setting.device).set_progress_bar_config(disable=True)
+    recipe(pipeline)
+    asked = {"num_inference_steps": setting.steps, "guidance_scale": GUIDANCE, "height": setting.side,
+             "width": setting.side}  # fmt: skip
+    return lambda seed: pipeline(PROMPT, generator=torch.Generator().manual_seed(seed), **asked).images[0]
+
+
+def fast_recipe(pipeline: Any) -> None:
+    """What diffusers' documentation advises for speed on a GPU: fused projections, channels_last, compiled parts."""
+    import torch
+
+    pipeline.fuse_qkv_projections()
+    for part in (pipeline.unet, pipeline.vae):
+        part.to(memory_format=torch.channels_last)
+    pipeline.unet = torch.compile(pipeline.unet, mode="max-autotune", fullgraph=True)
+    pipeline.vae.decode = torch.compile(pipeline.vae.decode, mode="max-autotune", fullgraph=True)
 
 
 # ---- turns ----
@@ -183,10 +231,13 @@ def rows(seconds: Mapping[str, Sequence[float]]) -> dict[str, dict[str, Any]]:
     }
 
 
-def differing(one: "Image.Image", other: "Image.Image") -> int:
-    """The largest difference of two pictures, in levels of 255."""
-    a, b = (np.asarray(picture.convert("RGB")).astype(int) for picture in (one, other))
-    return int(np.abs(a - b).max())
+def agreement(drawn: Sequence["Image.Image"], expected: Sequence["Image.Image"]) -> dict[str, Any]:
+    """Pictures and those of the peer -> the largest difference in levels of 255, and where there is one, PSNR in dB."""
+    pairs = [(np.asarray(one, float), np.asarray(other, float)) for one, other in zip(drawn, expected, strict=True)]
+    levels = max(int(np.abs(one - other).max()) for one, other in pairs)
+    errors = [np.mean((one - other) ** 2) for one, other in pairs]
+    psnr = np.mean([10 * np.log10(255**2 / max(error, 1e-9)) for error in errors])
+    return {"levels": levels} | ({"psnr": round(float(psnr), 1)} if levels else {})
 
 
 def said(found: Mapping[str, Any]) -> str:
@@ -194,6 +245,7 @@ def said(found: Mapping[str, Any]) -> str:
     lines = [found["what"]]
     for name, row in {**found["rows"], **found.get("imports", {})}.items():
         agreed = f", {row['levels']} levels from the peer's picture" if "levels" in row else ""
+        agreed += f", {row['psnr']} dB" if "psnr" in row else ""
         agreed += f", {row['off']:.2g} from the peer's output" if "off" in row else ""
         lines.append(f"{name}: {row['seconds']['median']:.3g} s, {row['ratio']['median']:.3g} times as fast{agreed}")
     return "\n".join(lines)

@@ -29,7 +29,7 @@ def bars(found: Sequence[Mapping[str, Any]]) -> list[Bar]:
             raise ValueError("expected what ldm bench start, drawing or network wrote")
         ways = {**bench["rows"], **bench.get("imports", {})}
         for name, row in ways.items():
-            if PEER not in name:
+            if name not in (PEER, f"import {PEER}"):
                 rounds = row["ratio"]["rounds"]
                 made.append(Bar(bench["what"], name, row["seconds"]["median"], row["ratio"]["median"], min(rounds),
                                 max(rounds), _agreement(row)))  # fmt: skip
@@ -38,7 +38,7 @@ def bars(found: Sequence[Mapping[str, Any]]) -> list[Bar]:
 
 def _agreement(row: Mapping[str, Any]) -> str:
     if "levels" in row:
-        return f"{row['levels']} of 255"
+        return f"{row['levels']} of 255" + (f", {row['psnr']} dB" if row["levels"] > 1 and "psnr" in row else "")
     return f"{row['off']:.2g}" if "off" in row else ""
 
 
