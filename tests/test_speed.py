@@ -83,6 +83,21 @@ def test_networks_of_every_engine_give_the_peers_output(folder):
     assert "times as fast" in speed.said(found)
 
 
+def test_a_step_of_another_program_is_what_a_second_one_takes_longer(folder):
+    asked = []
+
+    def run(command):
+        asked.append([str(word) for word in command])
+        assert Path(asked[-1][2]).stat().st_size
+        return Run(5 + 3.0 * int(command[-1]), 1)
+
+    with speed._evaluated_by(Path("sd-cli"), str(folder), 64, run) as clocks:
+        assert clocks["stable-diffusion.cpp"]() == 3.0
+    assert [words[-1] for words in asked] == ["2", "1"] and not Path(asked[0][2]).exists()
+    with speed._evaluated_by(None, str(folder), 64, run) as clocks:
+        assert clocks == {}
+
+
 def test_a_shape_is_borrowed_with_a_cache_of_its_own(monkeypatch):
     monkeypatch.setenv("LDM_CACHE", "before")
     monkeypatch.setattr(shapes, "random_model", lambda shape, folder: folder.mkdir())

@@ -144,6 +144,9 @@ def drawing(
 def network(
     model: Annotated[str, typer.Option("--model", "-m", help="Or sd15: its shape, with random weights.")] = "emoji",
     side: Annotated[int, typer.Option(help="Height and width of the picture.")] = 128,
+    sdcpp: Annotated[
+        Path | None, typer.Option(metavar="PROGRAM", help="sd-cli of stable-diffusion.cpp: beside it, too.")
+    ] = None,
     rounds: Annotated[int, typer.Option(help="How often each program has its turn.")] = 5,
     json: options.Json = None,
 ) -> None:
@@ -155,7 +158,7 @@ def network(
 
     ldm bench network --json network.json
 
-    ldm bench network --model sd15 --side 256 --json sd15.json
+    ldm bench network --model sd15 --side 256 --sdcpp stable-diffusion.cpp/build/bin/sd-cli --json sd15.json
     """
     options.at_least_one(side=side, rounds=rounds)
     options.json_target(json)
@@ -165,7 +168,7 @@ def network(
     from ldm.pipeline import LatentDiffusion
 
     with borrowed(model) as source:
-        found = compare_network(LatentDiffusion.from_pretrained, source, side, rounds, name=model)
+        found = compare_network(LatentDiffusion.from_pretrained, source, side, rounds, name=model, sdcpp=sdcpp)
     _shown(found, json, said)
 
 

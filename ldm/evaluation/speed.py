@@ -8,10 +8,12 @@ A round is one turn of each program; the first is not counted. Ratios are of tur
 changes. What each drew is compared with the peer's picture, so that nothing is faster by drawing something else.
 """
 
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 Load = Callable[..., Any]  # (model, device, dtype, engine) -> LatentDiffusion
 Turn = Callable[[int], Any]  # seed -> picture
+Clock = Callable[[], float]  # seconds
 PEER = "diffusers"
 PROMPT, GUIDANCE = "a red apple on a blue background", 3.0
 SCRIPT = """
@@ -128,13 +131,13 @@ def compare_drawing(
 
 def compare_network(
     load: Load, model: str, side: int, rounds: int = 5, engines: Sequence[str] = ("openvino", "openvino-int8"),
-    name: str = "",
+    name: str = "", sdcpp: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """One evaluation of a U-Net with guidance, a batch of two, by OpenVINO and by diffusers, eager: seconds.
 
     `load` is `LatentDiffusion.from_pretrained`, `side` the picture's, `name` what the model is called in what is
-    written, if not by where it lies. "off" is how far outputs are from the peer's, as
-    a share of their norm.
+    written, if not by where it lies, `sdcpp` the program of stable-diffusion.cpp, for the same weights in float16.
+    "off" is how far outputs are from the peer's, as a share of their norm.
     """
     import torch
 
@@ -149,14 +152,39 @@ def compare_network(
     with torch.no_grad():
         turns = {name: partial(network, z, t, encoder_hidden_states=cond) for name, network in networks.items()}
         drawn = {name: getattr(output := turn(), "sample", output) for name, turn in turns.items()}
-        found = in_turn({name: partial(timed, turn) for name, turn in turns.items()}, rounds)
+        clocks = {name: partial(timed, turn) for name, turn in turns.items()}
+        with _evaluated_by(sdcpp, model, side) as others:
+            found = in_turn({**others, **clocks}, rounds)
     off = {name: float((y - drawn[PEER]).norm() / drawn[PEER].norm()) for name, y in drawn.items()}
     return {
         "what": f"one evaluation of the U-Net of {name or model} with guidance, {side} x {side}: seconds",
-        "rows": {name: row | {"off": round(off[name], 6)} for name, row in rows(found).items()},
+        "rows": {
+            name: row | ({"off": round(off[name], 6)} if name in off else {}) for name, row in rows(found).items()
+        },
         "settings": {"model": name or model, "side": side, "rounds": rounds},
         **_here(),
     }
+
+
+@contextmanager
+def _evaluated_by(sdcpp: Path | None, model: str, side: int, run: Runner = ran) -> Iterator[dict[str, Clock]]:
+    """stable-diffusion.cpp's program, if there is one -> its clock: seconds that a second step takes longer than one.
+
+    It takes both guided halves one after the other, and prints what it likes: whole processes are measured.
+    """
+    if sdcpp is None:
+        yield {}
+        return
+    import torch
+
+    from ldm import checkpoints
+
+    with TemporaryDirectory() as folder:
+        weights, cores = Path(folder) / "model.safetensors", os.cpu_count()
+        checkpoints.convert(model, weights, torch.float16)
+        asked = [sdcpp, "-m", weights, "-p", PROMPT, "--cfg-scale", GUIDANCE, "-H", side, "-W", side,
+                 "--sampling-method", "euler", "-t", cores, "-o", f"{folder}/drawn.png", "--steps"]  # fmt: skip
+        yield {"stable-diffusion.cpp": lambda: run([*asked, 2]).seconds - run([*asked, 1]).seconds}
 
 
 def _ours(load: Load, setting: Setting, way: Mapping[str, Any]) -> Turn:
@@ -196,7 +224,7 @@ def fast_recipe(pipeline: Any) -> None:
 # ---- turns ----
 
 
-def in_turn(turns: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+def in_turn(turns: Mapping[str, Clock], rounds: int) -> dict[str, list[float]]:
     """What is measured by name -> seconds of each, `rounds` of them, all in turn; a first round is not counted."""
     found = [{name: turn() for name, turn in turns.items()} for _ in tqdm(range(rounds + 1), "rounds", disable=None)]
     return {name: [row[name] for row in found[1:]] for name in turns}
