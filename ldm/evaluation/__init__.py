@@ -6,6 +6,7 @@ _HOMES = {
     "evaluate_prompts": "prompts",
     "evaluate_roundtrip": "roundtrip",
     "evaluate_nearest": "nearest",
+    "evaluate_images": "images",
     "evaluate_autoencoder": "autoencoders",
     "evaluate_error_maps": "error_maps",
     "evaluate_tryon": "tryon",

@@ -74,7 +74,10 @@ def find_lpips(path: Path | None = None) -> list[Path]:
     if path.is_file():
         return [path]
     named = [path / BACKBONE, path / LINEAR]
-    return named if all(map(Path.is_file, named)) else sorted(file for file in path.iterdir() if file.suffix in ENDINGS)
+    if all(map(Path.is_file, named)):
+        return named
+    # Inception's weights lie in the same folder
+    return sorted(file for file in path.iterdir() if file.suffix in ENDINGS and not file.name.startswith("inception-"))
 
 
 def load_lpips(path: Path | None = None) -> LPIPS:

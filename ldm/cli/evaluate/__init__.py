@@ -3,6 +3,7 @@
 import typer
 
 from ldm.cli.evaluate.autoencoder import autoencoder
+from ldm.cli.evaluate.images import images
 from ldm.cli.evaluate.prompts import nearest, prompts
 from ldm.cli.evaluate.roundtrip import roundtrip
 from ldm.cli.evaluate.tryon import tryon
@@ -11,5 +12,6 @@ app = typer.Typer(help="Quality: does a picture show what was asked for, and wha
 app.command()(prompts)
 app.command()(nearest)
 app.command()(roundtrip)
+app.command()(images)
 app.command()(autoencoder)
 app.command()(tryon)

@@ -1,0 +1,288 @@
+"""How good are drawn pictures? Two folders, of what was drawn and of true pictures -> figures with 95 % intervals.
+
+fid, kid            how far the drawn set is from the true one, by Inception's features (see `ldm.evaluation.distances`)
+frechet, kernel     the same of another network's features: neither FID nor KID, and not to be compared with them
+precision, recall   the share of drawn pictures that could be true ones, and the share of true ones that could be drawn,
+                    of the same features (see `ldm.evaluation.coverage`)
+psnr, ssim, lpips   means over the pictures that pair by name, as cat.png with cat.jpg; psnr in dB, lpips by VGG16
+clip_score          100 times the cosine between picture and prompt (see `ldm.evaluation.clip`); the prompt is in the
+                    picture's metadata, or its caption as training reads it (see `ldm.data.folders`)
+
+What cannot be given is left out with the reason, and is an error where it was asked for by name. For the intervals
+pictures are drawn again: the true ones for recall, which is a mean over them, else the drawn ones (see
+`ldm.evaluation.intervals`). No interval shows that distances of few pictures are too high, as FID above all is where
+pictures are fewer than its 2048 features: compare it between sets of one size alone.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from itertools import groupby, islice
+from math import isfinite
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ldm.data.folders import Folder
+from ldm.data.items import Record
+from ldm.evaluation import intervals
+from ldm.evaluation.coverage import NEAREST, covered
+from ldm.evaluation.distances import Features, find_inception, frechet, frechets, kernel, kernels, missing_inception
+from ldm.evaluation.networks import AbsentError, Networks
+from ldm.images import to_pixels
+from ldm.metadata import told
+from ldm.prompts import parse
+from ldm.roundtrip import psnr, ssim
+
+INCEPTION, EMBEDDED = "inception", "emoji"  # the features by default, and where Inception's weights are not at hand
+FID, OTHER, COVERAGE = ("fid", "kid"), ("frechet", "kernel"), ("precision", "recall")
+PAIRED = ("psnr", "ssim", "lpips")
+METRICS = (*FID, *OTHER, *COVERAGE, *PAIRED, "clip_score")
+LOWER = {*FID, *OTHER, "lpips"}  # is better; of the others higher is
+BATCH = 32
+
+Figure = dict[str, float | int | None]  # value, low, high: None where infinite, or without an interval; count
+
+
+@dataclass
+class Findings:
+    """The figures so far. What is absent is left out with its reason, or raised where `strict`."""
+
+    asked: Sequence[str]
+    strict: bool
+    seed: int
+    figures: dict[str, Figure] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    pictures: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def wanted(self, *names: str) -> list[str]:
+        return [name for name in names if name in self.asked]
+
+    @contextmanager
+    def needing(self, *names: str) -> Iterator[None]:
+        """What is absent within leaves these out."""
+        try:
+            yield
+        except AbsentError as error:
+            if self.strict:
+                raise
+            self.left_out |= dict.fromkeys(self.wanted(*names), str(error))
+
+    def mean(self, name: str, values: Sequence[float], pictures: Sequence[str] = ()) -> None:
+        """A figure of single pictures; where these are named, each one's value is kept."""
+        self._add(name, fmean(values), intervals.of_mean(values, self.seed), len(values))
+        for picture, value in zip(pictures, values):
+            self.pictures.setdefault(picture, {"name": picture})[name] = _finite(value)
+
+    def distance(self, name: str, value: float, parts: Sequence[float], count: int) -> None:
+        """A figure of a set of pictures; `parts` are those of halves of it, [] where it is too small."""
+        self._add(name, value, intervals.of_halves(value, parts, count) if parts else None, count)
+
+    def _add(self, name: str, value: float, interval: intervals.Interval | None, count: int) -> None:
+        low, high = interval or (None, None)
+        self.figures[name] = {"value": _finite(value), "low": _finite(low), "high": _finite(high), "count": count}
+
+
+def _finite(value: float | None) -> float | None:
+    """A number as JSON has it."""
+    return value if value is not None and isfinite(value) else None
+
+
+def evaluate_images(
+    generated: Path,
+    reference: Path,
+    metrics: Sequence[str] | None = None,
+    features: str | None = None,
+    weights: Path | None = None,
+    clip: Path | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Folders of drawn and of true pictures -> "figures", "left_out", "pictures", "settings", ready for JSON.
+
+    A figure has its "value", "low" and "high" (95 %), and "count", how many pictures it is of; "left_out" has the
+    reason of each that cannot be given; "pictures" the values of single pictures.
+
+    `metrics` are some of METRICS, by default all that can be given. `features` is "inception", "clip", or an
+    autoencoder's embedded name, folder or file, whose latents are averaged; by default Inception where its weights are
+    at hand, else EMBEDDED. `weights` is a folder with the files of Inception and LPIPS, without it torch.hub's; `clip`
+    one with a CLIPModel, without it the hub's cache (weights.md names the files).
+
+    ValueError for an unknown metric, one that was asked for and cannot be given, or where none can; for a folder
+    without pictures, and a picture that cannot be read. FileNotFoundError for a folder that is not there.
+    """
+    networks = Networks(features or _usual(metrics, weights), weights, clip, device)
+    found = Findings(_checked(metrics, networks.name), metrics is not None, seed)
+    drawn, true = Folder(Path(generated)), Folder(Path(reference))
+    _sets(found, drawn, true, networks)
+    _pairs(found, drawn, true, networks)
+    _prompts(found, drawn, networks)
+    if metrics is None and features is None and networks.name != INCEPTION:
+        found.left_out |= dict.fromkeys(FID, missing_inception(weights))
+    if not found.figures:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in found.left_out.items())
+        raise ValueError(f"{generated}, {reference}: no figure can be given; {reasons}")
+    settings = {"generated": len(drawn), "reference": len(true), "features": networks.name, "seed": seed}
+    rows = list(found.pictures.values())
+    return {"figures": found.figures, "left_out": found.left_out, "settings": settings, "pictures": rows}
+
+
+def _usual(metrics: Sequence[str] | None, weights: Path | None) -> str:
+    """The features where none were named."""
+    if metrics is None:
+        return INCEPTION if find_inception(weights) else EMBEDDED
+    return EMBEDDED if set(OTHER) & set(metrics) else INCEPTION
+
+
+def _checked(metrics: Sequence[str] | None, network: str) -> Sequence[str]:
+    """What was asked for, if there is such a figure, and of this network's features."""
+    own, others = (FID, OTHER) if network == INCEPTION else (OTHER, FID)
+    for name in metrics or ():
+        if name not in METRICS:
+            raise ValueError(f"metric {name!r}: expected one of {', '.join(METRICS)}")
+        if name in others:
+            raise ValueError(f"metric {name!r}: of the features of {network} expected {' or '.join(own)}")
+    return METRICS if metrics is None else metrics
+
+
+# ---- sets ----
+
+
+def _sets(found: Findings, drawn: Folder, true: Folder, networks: Networks) -> None:
+    """What compares all pictures with all others, by their features."""
+    distances = found.wanted(*(FID if networks.name == INCEPTION else OTHER))
+    coverage = found.wanted(*COVERAGE)
+    if not distances and not coverage:
+        return
+    with found.needing(*distances, *coverage):
+        one, other = (
+            features_of(source, networks.features, what) for source, what in ((drawn, "drawn"), (true, "true"))
+        )
+        with found.needing(*distances):
+            _expect(2, one, other)
+            _distances(found, distances, one, other)
+        with found.needing(*coverage):
+            _expect(NEAREST + 1, one, other)
+            for name, points, by in (("precision", one, other), ("recall", other, one)):
+                if name in coverage:
+                    found.mean(name, covered(points, by).double().tolist())
+
+
+def _expect(least: int, one: Tensor, other: Tensor) -> None:
+    if min(len(one), len(other)) < least:
+        raise AbsentError(f"{len(one)} drawn and {len(other)} true pictures; expected {least} or more of each")
+
+
+def _distances(found: Findings, names: Sequence[str], one: Tensor, other: Tensor) -> None:
+    """Distances, and those of halves of the drawn pictures, where these are two or more."""
+    if names and not find_spec("torchmetrics"):
+        raise AbsentError("the package torchmetrics is not installed; expected the extra evaluate")
+    parts = intervals.halves(len(one), found.seed)[: None if len(one) >= 4 else 0]
+    for name in tqdm(names, "distances", disable=None):
+        if name in ("fid", "frechet"):
+            bar = tqdm(frechets(one, other, parts), "halves", len(parts), leave=False, disable=None)
+            found.distance(name, frechet(one, other), list(bar), len(one))
+        else:
+            found.distance(name, kernel(one, other, found.seed), kernels(one, other, parts).tolist(), len(one))
+
+
+def features_of(source: Iterable[Record], features: Features, what: str) -> Tensor:
+    """Pictures of any sizes -> their features (N,D), under a progress bar."""
+    pixels = (to_pixels(record.picture) for record in tqdm(source, what, unit="picture", disable=None))
+    return torch.cat([features(x) for x in batched(pixels)])
+
+
+def batched(pictures: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Each (1,3,H,W) -> (B,3,H,W): neighbours of one size together, BATCH of them at most."""
+    for _, same in groupby(pictures, lambda x: x.shape):
+        while block := list(islice(same, BATCH)):
+            yield torch.cat(block)
+
+
+# ---- pictures one by one ----
+
+
+def _pairs(found: Findings, drawn: Folder, true: Folder, networks: Networks) -> None:
+    """What compares a drawn picture with the true one of its name."""
+    for name in found.wanted(*PAIRED):
+        with found.needing(name):
+            pairs = paired(drawn, true)
+            judge = {"psnr": psnr, "ssim": ssim}.get(name) or networks.lpips
+            shown = tqdm(pairs, name, unit="pair", disable=None)
+            values = [judge(*_pixels(one, other)) for one, other in shown]
+            found.mean(name, values, [_name(one, drawn) for one, _ in pairs])
+
+
+def paired(drawn: Folder, true: Folder) -> list[tuple[Record, Record]]:
+    """Drawn and true pictures of one name, whatever their suffixes. AbsentError for none, and for a name twice."""
+    known = []
+    for source in (drawn, true):
+        named = {Path(record.name).stem: record for record in source}
+        if len(named) < len(source):
+            raise AbsentError(
+                f"{source.path} has {len(source)} pictures with {len(named)} names; expected no name twice"
+            )
+        known.append(named)
+    pairs = [(record, known[1][stem]) for stem, record in known[0].items() if stem in known[1]]
+    if not pairs:
+        raise AbsentError("no drawn picture has the name of a true one")
+    return pairs
+
+
+def _pixels(drawn: Record, true: Record) -> tuple[Tensor, Tensor]:
+    """A pair -> two x (1,3,H,W)."""
+    one, other = to_pixels(drawn.picture), to_pixels(true.picture)
+    if one.shape != other.shape:
+        sizes = [f"{x.shape[-1]}x{x.shape[-2]}" for x in (one, other)]
+        raise AbsentError(f"{drawn.name} is {sizes[0]}, {true.name} {sizes[1]}; expected pairs of one size")
+    return one, other
+
+
+def _name(record: Record, source: Folder) -> str:
+    return os.path.relpath(record.name, source.path)
+
+
+def _prompts(found: Findings, drawn: Folder, networks: Networks) -> None:
+    """What compares a drawn picture with its words."""
+    for name in found.wanted("clip_score"):
+        with found.needing(name):
+            clip = networks.clip
+            asked = [(record, prompt_of(record)) for record in tqdm(drawn, "prompts", unit="picture", disable=None)]
+            asked = [(record, prompt) for record, prompt in asked if prompt]
+            if not asked:
+                raise AbsentError("no drawn picture carries its prompt, and there are no captions")
+            records, prompts = zip(*asked)
+            scores = clip.scores(features_of(records, clip.images, name), prompts)
+            found.mean(name, scores.tolist(), [_name(record, drawn) for record in records])
+
+
+def prompt_of(record: Record) -> str:
+    """What a picture was drawn from by its metadata, without weights, or its caption; "" where neither is there."""
+    parameters = told(record.picture)
+    prompt = parameters.get("prompt")
+    if not isinstance(prompt, str) or not prompt.strip():
+        return record.caption
+    if parameters.get("prompt_weights") is False:
+        return prompt
+    return " ".join("".join(fragment.text for fragment in section) for section in parse(prompt))
+
+
+# ---- in words ----
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures of `evaluate_images`, in Markdown."""
+    rows = [("figure", "value", "95 %", "pictures", "better")]
+    for name, figure in result["figures"].items():
+        value, low, high = ("inf" if figure[k] is None else f"{figure[k]:.4g}" for k in ("value", "low", "high"))
+        between = "" if figure["low"] is None else f"{low} to {high}"
+        rows.append((name, value, between, str(figure["count"]), "lower" if name in LOWER else "higher"))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    lines = [f"| {' | '.join(map(str.ljust, row, widths))} |" for row in rows]
+    return "\n".join([lines[0], f"|{'|'.join('-' * (width + 2) for width in widths)}|", *lines[1:]])
