@@ -83,10 +83,11 @@ def load_clip(folder: Path | None = None, device: str = "cpu") -> Clip:
     if found is None:
         where = folder or f"a folder to name, or fetch {PUBLISHED} into the hub's cache"
         raise FileNotFoundError(f"CLIP's weights are not at hand; put {FILES} into {where}")
-    from transformers import CLIPModel
+    import transformers
 
+    kind: Any = transformers.CLIPModel
     with named(found), quiet():
-        model, report = CLIPModel.from_pretrained(
+        model, report = kind.from_pretrained(
             found, local_files_only=True, dtype=torch.float32, output_loading_info=True
         )
     if missing := sorted(report["missing_keys"]):  # transformers would draw them at random

@@ -8,10 +8,10 @@ psnr, ssim, lpips   means over the pictures that pair by name, as cat.png with c
 clip_score          100 times the cosine between picture and prompt (see `ldm.evaluation.clip`); the prompt is in the
                     picture's metadata, or its caption as training reads it (see `ldm.data.folders`)
 
-What cannot be given is left out with the reason, and is an error where it was asked for by name. For the intervals
-pictures are drawn again: the true ones for recall, which is a mean over them, else the drawn ones (see
-`ldm.evaluation.intervals`). No interval shows that distances of few pictures are too high, as FID above all is where
-pictures are fewer than its 2048 features: compare it between sets of one size alone.
+What cannot be given is left out with the reason, and is an error where it was asked for by name. An interval is about
+the drawn pictures beside these true ones; that of recall, a share of the true ones, about these beside the drawn (see
+`ldm.evaluation.intervals`). None shows that distances of few pictures are too large, FID above all where pictures are
+fewer than its 2048 features: compare it between sets of one size alone.
 """
 
 import os
@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from itertools import groupby, islice
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -75,16 +75,17 @@ class Findings:
             self.left_out |= dict.fromkeys(self.wanted(*names), str(error))
 
     def mean(self, name: str, values: Sequence[float], pictures: Sequence[str] = ()) -> None:
-        """A figure of single pictures; where these are named, each one's value is kept."""
-        self._add(name, fmean(values), intervals.of_mean(values, self.seed), len(values))
+        """A mean over pictures; where these are named, each one's value is kept."""
+        self.add(name, fmean(values), intervals.of_mean(values, self.seed), len(values))
         for picture, value in zip(pictures, values):
             self.pictures.setdefault(picture, {"name": picture})[name] = _finite(value)
 
-    def distance(self, name: str, value: float, parts: Sequence[float], count: int) -> None:
-        """A figure of a set of pictures; `parts` are those of halves of it, [] where it is too small."""
-        self._add(name, value, intervals.of_halves(value, parts, count) if parts else None, count)
+    def share(self, name: str, hits: Tensor) -> None:
+        """A share of pictures, of whether each is one (N,)."""
+        self.add(name, float(hits.double().mean()), intervals.of_share(int(hits.sum()), len(hits)), len(hits))
 
-    def _add(self, name: str, value: float, interval: intervals.Interval | None, count: int) -> None:
+    def add(self, name: str, value: float, interval: intervals.Interval | None, count: int) -> None:
+        """A figure of `count` pictures."""
         low, high = interval or (None, None)
         self.figures[name] = {"value": _finite(value), "low": _finite(low), "high": _finite(high), "count": count}
 
@@ -95,8 +96,8 @@ def _finite(value: float | None) -> float | None:
 
 
 def evaluate_images(
-    generated: Path,
-    reference: Path,
+    generated: str | Path,
+    reference: str | Path,
     metrics: Sequence[str] | None = None,
     features: str | None = None,
     weights: Path | None = None,
@@ -120,11 +121,11 @@ def evaluate_images(
     networks = Networks(features or _usual(metrics, weights), weights, clip, device)
     found = Findings(_checked(metrics, networks.name), metrics is not None, seed)
     drawn, true = Folder(Path(generated)), Folder(Path(reference))
+    if metrics is None and features is None and networks.name != INCEPTION:
+        found.left_out |= dict.fromkeys(FID, missing_inception(weights))
     _sets(found, drawn, true, networks)
     _pairs(found, drawn, true, networks)
     _prompts(found, drawn, networks)
-    if metrics is None and features is None and networks.name != INCEPTION:
-        found.left_out |= dict.fromkeys(FID, missing_inception(weights))
     if not found.figures:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.left_out.items())
         raise ValueError(f"{generated}, {reference}: no figure can be given; {reasons}")
@@ -162,7 +163,7 @@ def _sets(found: Findings, drawn: Folder, true: Folder, networks: Networks) -> N
         return
     with found.needing(*distances, *coverage):
         one, other = (
-            features_of(source, networks.features, what) for source, what in ((drawn, "drawn"), (true, "true"))
+            features_of(source.records, networks.features, what) for source, what in ((drawn, "drawn"), (true, "true"))
         )
         with found.needing(*distances):
             _expect(2, one, other)
@@ -171,7 +172,7 @@ def _sets(found: Findings, drawn: Folder, true: Folder, networks: Networks) -> N
             _expect(NEAREST + 1, one, other)
             for name, points, by in (("precision", one, other), ("recall", other, one)):
                 if name in coverage:
-                    found.mean(name, covered(points, by).double().tolist())
+                    found.share(name, covered(points, by))
 
 
 def _expect(least: int, one: Tensor, other: Tensor) -> None:
@@ -180,16 +181,18 @@ def _expect(least: int, one: Tensor, other: Tensor) -> None:
 
 
 def _distances(found: Findings, names: Sequence[str], one: Tensor, other: Tensor) -> None:
-    """Distances, and those of halves of the drawn pictures, where these are two or more."""
+    """Distances; their intervals where half of the drawn pictures are two or more."""
     if names and not find_spec("torchmetrics"):
         raise AbsentError("the package torchmetrics is not installed; expected the extra evaluate")
-    parts = intervals.halves(len(one), found.seed)[: None if len(one) >= 4 else 0]
+    count = len(one)
+    parts = intervals.halves(count, found.seed)[: None if count >= 4 else 0]
     for name in tqdm(names, "distances", disable=None):
         if name in ("fid", "frechet"):
             bar = tqdm(frechets(one, other, parts), "halves", len(parts), leave=False, disable=None)
-            found.distance(name, frechet(one, other), list(bar), len(one))
+            value, scattered, least = max(0.0, frechet(one, other)), list(bar), 0.0  # rounding may go below
         else:
-            found.distance(name, kernel(one, other, found.seed), kernels(one, other, parts).tolist(), len(one))
+            value, scattered, least = kernel(one, other, found.seed), kernels(one, other, parts).tolist(), -inf
+        found.add(name, value, intervals.of_halves(value, scattered, count, least) if scattered else None, count)
 
 
 def features_of(source: Iterable[Record], features: Features, what: str) -> Tensor:
@@ -223,7 +226,7 @@ def paired(drawn: Folder, true: Folder) -> list[tuple[Record, Record]]:
     """Drawn and true pictures of one name, whatever their suffixes. AbsentError for none, and for a name twice."""
     known = []
     for source in (drawn, true):
-        named = {Path(record.name).stem: record for record in source}
+        named = {Path(record.name).stem: record for record in source.records}
         if len(named) < len(source):
             raise AbsentError(
                 f"{source.path} has {len(source)} pictures with {len(named)} names; expected no name twice"
@@ -253,7 +256,9 @@ def _prompts(found: Findings, drawn: Folder, networks: Networks) -> None:
     for name in found.wanted("clip_score"):
         with found.needing(name):
             clip = networks.clip
-            asked = [(record, prompt_of(record)) for record in tqdm(drawn, "prompts", unit="picture", disable=None)]
+            asked = [
+                (record, prompt_of(record)) for record in tqdm(drawn.records, "prompts", unit="picture", disable=None)
+            ]
             asked = [(record, prompt) for record, prompt in asked if prompt]
             if not asked:
                 raise AbsentError("no drawn picture carries its prompt, and there are no captions")

@@ -10,8 +10,8 @@ from ldm.cli import options
 
 
 def images(
-    generated: Annotated[Path, typer.Argument(help="A folder of pictures that were drawn.")],
-    reference: Annotated[Path, typer.Argument(help="A folder of true pictures.")],
+    generated: Annotated[Path, typer.Argument(metavar="GENERATED", help="A folder of pictures that were drawn.")],
+    reference: Annotated[Path, typer.Argument(metavar="REFERENCE", help="A folder of true pictures.")],
     metric: Annotated[
         list[str] | None,
         typer.Option(help="One of these figures, by name; may be repeated.  [default: all that can be given]"),
@@ -38,8 +38,8 @@ def images(
     metadata, or with captions: clip_score. What cannot be given is left out and said, and is an error where --metric
     asks for it.
 
-    The intervals come from the pictures, drawn again at random. Fewer pictures make fid too high: compare sets of one
-    size.
+    An interval says where the figures of other pictures by the same model would lie. It does not say that fid is too
+    high where pictures are few: compare sets of one size alone.
 
     **Examples**
 
