@@ -19,7 +19,7 @@ from PIL import Image
 import ldm
 from ldm import images, metadata
 from ldm.evaluation.digits import recognised
-from ldm.evaluation.processes import machine, versions
+from ldm.evaluation.speed.processes import machine, versions
 from ldm.files import write_json
 
 FAMILY = {  # name: what ldm train autoencoder is told, and ldm evaluate autoencoder

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ldm.evaluation.processes import machine, versions
+from ldm.evaluation.speed.processes import machine, versions
 from ldm.pipeline import LatentDiffusion
 
 PROMPTS = [

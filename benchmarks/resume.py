@@ -15,7 +15,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import runs
 
-from ldm.evaluation.processes import machine, versions
+from ldm.evaluation.speed.processes import machine, versions
 from ldm.training import checkpoint
 
 STEPS = 36

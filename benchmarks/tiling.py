@@ -24,7 +24,7 @@ import torch
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 
-from ldm.evaluation.processes import machine
+from ldm.evaluation.speed.processes import machine
 from ldm.images import to_images, to_pixels
 from ldm.latents import LatentSpace
 from ldm.roundtrip import psnr

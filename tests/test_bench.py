@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ldm.evaluation import processes, throughput
-from ldm.evaluation.processes import Run, ran
-from ldm.evaluation.throughput import Rate, Setting, compare_training, encoding, own_training, peer_training
+from ldm.evaluation.speed import processes, training
+from ldm.evaluation.speed.processes import Run, ran
+from ldm.evaluation.speed.training import Rate, Setting, compare_training, encoding, own_training, peer_training
 from ldm.training.cache import LatentCache
 
 PEER = """
@@ -93,7 +93,7 @@ def test_programs_take_turns_and_each_run_has_a_folder_of_its_own(script):
 
 def test_the_median_of_the_rounds_is_reported_with_all_of_them():
     rates = [Rate(Run(1, 10), Run(1 + seconds, memory), 12) for seconds, memory in ((1, 30), (6, 20), (3, 40))]
-    found = throughput.figures(rates)
+    found = training.figures(rates)
     assert found["images_per_second"] == {"median": 4, "rounds": [12, 2, 4]}
     assert found["memory_mib"] == 40 and found["gpu_memory_mib"] is None
 
@@ -147,7 +147,7 @@ def test_frozen_words_are_read_from_the_cache(ldm, folder, tmp_path):
 
     setting = Setting(16, 24, 2)
     ldm("convert", folder, tmp_path / "model", "--dtype", "float32")
-    throughput.draw(tmp_path / "pictures", setting)
+    training.draw(tmp_path / "pictures", setting)
     ldm(*encoding(tmp_path, tmp_path / "cache", setting, 4)[3:])
     _, text = trained_model(tmp_path / "model")
     assert reading(LatentCache(tmp_path / "cache"), text, learns=False) is None
@@ -166,7 +166,7 @@ def test_a_process_that_fails_says_why_in_one_line():
     with pytest.raises(ValueError, match="^-c: RuntimeError: no such luck$"):
         ran([sys.executable, "-c", "print('out'); raise RuntimeError('no such luck')"])
     with pytest.raises(ValueError, match="^ldm encode: ldm: .*no such folder"):
-        ran([*throughput.LDM, "encode", "nowhere", "--out", "nowhere"])
+        ran([*training.LDM, "encode", "nowhere", "--out", "nowhere"])
     with pytest.raises(ValueError, match="^-c: status 3$"):
         ran([sys.executable, "-c", "raise SystemExit(3)"])
 
@@ -186,7 +186,7 @@ def test_memory_of_the_gpu_is_what_was_taken_beyond_what_others_held(tmp_path, m
 
 
 def test_the_command_writes_the_figures(ldm, script, tmp_path, monkeypatch):
-    monkeypatch.setattr(throughput, "compare_training", partial(compare_training, run=Clock()))
+    monkeypatch.setattr(training, "compare_training", partial(compare_training, run=Clock()))
     status, out, err = ldm("bench", "training", "--peer", script, "--rounds", 2, "--json", tmp_path / "a.json")
     assert status == 0 and out.splitlines()[:3] == [
         "ldm: 64.0 images/s, 1000 MiB, 600 MiB on the GPU",
@@ -227,12 +227,12 @@ def test_runs_that_tell_nothing_are_refused():
 
 def test_an_encoding_that_saves_nothing_is_never_paid():
     slow, fast, encoded = (Rate(Run(0, 1), Run(seconds, 1), 10) for seconds in (2.0, 1.0, 0.5))
-    assert throughput.epochs_until_paid([slow], [encoded], [fast]) == 0.5
-    assert throughput.epochs_until_paid([fast], [encoded], [slow]) is None
+    assert training.epochs_until_paid([slow], [encoded], [fast]) == 0.5
+    assert training.epochs_until_paid([fast], [encoded], [slow]) is None
 
 
 def test_the_measuring_holds_no_memory_itself():
-    code = "import sys, ldm.evaluation.throughput; print([n for n in ('torch', 'diffusers') if n in sys.modules])"
+    code = "import sys, ldm.evaluation.speed.training; print([n for n in ('torch', 'diffusers') if n in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 

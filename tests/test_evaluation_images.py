@@ -15,11 +15,11 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from ldm import metadata
-from ldm.evaluation import evaluate_images, intervals
-from ldm.evaluation.clip import framed, load_clip
-from ldm.evaluation.coverage import covered
+from ldm.evaluation import evaluate_images
 from ldm.evaluation.distances import INCEPTION, frechet, frechets, kernel, kernels
-from ldm.evaluation.images import METRICS, table
+from ldm.evaluation.images import METRICS, intervals, table
+from ldm.evaluation.images.clip import framed, load_clip
+from ldm.evaluation.images.coverage import covered
 from ldm.images import to_pixels
 from ldm.training import perceptual
 from ldm.training.perceptual import BLOCKS

@@ -10,7 +10,7 @@ import torch
 from ldm.autoencoders import Batch, Shape
 from ldm.autoencoders.variational import Normal
 from ldm.data.tensors import numbers
-from ldm.evaluation.peers import KINDS, SQUARES, own_training, peer, peer_training
+from ldm.evaluation.speed.autoencoders import KINDS, SQUARES, own_training, peer, peer_training
 from ldm.training.randomness import keyed
 
 pytest.importorskip("pythae")

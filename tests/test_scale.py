@@ -5,8 +5,8 @@ import threading
 
 import pytest
 
-from ldm.evaluation import scale
-from ldm.evaluation.processes import Run
+from ldm.evaluation.speed import scale
+from ldm.evaluation.speed.processes import Run
 
 
 class Machine:

@@ -46,7 +46,7 @@ def training(
     options.one_of("--mixed-precision", mixed_precision, ("no", "bf16", "fp16"))
     options.json_target(json)
 
-    from ldm.evaluation.throughput import Setting, compare_training
+    from ldm.evaluation.speed.training import Setting, compare_training
 
     setting = Setting(side, picture_side, batch_size, mixed_precision)
     _shown(compare_training(peer, model, setting, steps, rounds), json, _said)
@@ -73,7 +73,7 @@ def autoencoders(
         raise ValueError(f"--epochs {epochs}: expected 3 or more")
     options.json_target(json)
 
-    from ldm.evaluation.peers import compare_autoencoders
+    from ldm.evaluation.speed.autoencoders import compare_autoencoders
 
     result = compare_autoencoders(side, epochs=epochs, batch_size=batch_size, rounds=rounds)
     options.write_json(json, result)
@@ -102,7 +102,8 @@ def start(
     options.at_least_one(steps=steps, rounds=rounds)
     options.json_target(json)
 
-    from ldm.evaluation.speed import compare_start, said
+    from ldm.evaluation.speed.start import compare_start
+    from ldm.evaluation.speed.turns import said
 
     _shown(compare_start(model, steps, rounds), json, said)
 
@@ -130,8 +131,9 @@ def drawing(
     options.at_least_one(steps=steps, rounds=rounds)
     options.json_target(json)
 
-    from ldm.evaluation.shapes import borrowed
-    from ldm.evaluation.speed import Setting, compare_drawing, said
+    from ldm.evaluation.speed.drawing import Setting, compare_drawing
+    from ldm.evaluation.speed.shapes import borrowed
+    from ldm.evaluation.speed.turns import said
     from ldm.pipeline import LatentDiffusion
 
     with borrowed(model) as source:
@@ -163,8 +165,9 @@ def network(
     options.at_least_one(side=side, rounds=rounds)
     options.json_target(json)
 
-    from ldm.evaluation.shapes import borrowed
-    from ldm.evaluation.speed import compare_network, said
+    from ldm.evaluation.speed.network import compare_network
+    from ldm.evaluation.speed.shapes import borrowed
+    from ldm.evaluation.speed.turns import said
     from ldm.pipeline import LatentDiffusion
 
     with borrowed(model) as source:
@@ -188,7 +191,7 @@ def scale(
     options.at_least_one(count=count, many=many)
     options.json_target(json)
 
-    from ldm.evaluation.scale import measure_scale, said
+    from ldm.evaluation.speed.scale import measure_scale, said
 
     _shown(measure_scale(model, count, many), json, said)
 
@@ -205,13 +208,13 @@ def report(
     ldm bench report start.json drawing.json --plot speed.png
     """
     from ldm.checkpoints import read_json
-    from ldm.evaluation import speed_report
+    from ldm.evaluation.speed import report as reporting
 
     picture = options.writable_picture(plot) if plot else None
-    made = speed_report.bars([read_json(path) for path in files])
-    print(speed_report.markdown(made))
+    made = reporting.bars([read_json(path) for path in files])
+    print(reporting.markdown(made))
     if picture:
-        speed_report.plot(made, picture)
+        reporting.plot(made, picture)
 
 
 def _shown(result: dict, json: Path | None, said: Callable[[dict], str]) -> None:

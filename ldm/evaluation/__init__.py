@@ -10,8 +10,8 @@ _HOMES = {
     "evaluate_autoencoder": "autoencoders",
     "evaluate_error_maps": "error_maps",
     "evaluate_tryon": "tryon",
-    "compare_training": "throughput",
-    "compare_autoencoders": "peers",
+    "compare_training": "speed.training",
+    "compare_autoencoders": "speed.autoencoders",
 }
 __all__ = list(_HOMES)
 

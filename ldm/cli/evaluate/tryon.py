@@ -36,7 +36,7 @@ def tryon(
     for number in asked:
         options.at_least_one(evaluations=number)
 
-    from ldm.evaluation.processes import machine, versions
+    from ldm.evaluation.speed.processes import machine, versions
     from ldm.evaluation.tryon import evaluate_tryon, table
     from ldm.evaluation.tryon import sheet as drawn
 

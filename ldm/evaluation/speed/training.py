@@ -23,9 +23,9 @@ from typing import Any
 from tqdm import tqdm
 
 from ldm.data.emoji import EmojiScenes
-from ldm.evaluation.processes import Run, Runner, machine, ran, versions
+from ldm.evaluation.speed.processes import LDM, Run, Runner, machine, ran, versions
+from ldm.evaluation.speed.turns import summary
 
-LDM = [sys.executable, "-m", "ldm"]
 WARMUP = 10  # steps that both runs of a program take
 EPOCH = 32  # batches: so many pictures are drawn
 
@@ -186,10 +186,6 @@ def figures(rates: Sequence[Rate]) -> dict[str, Any]:
         "memory_mib": max(rate.long.memory_mib for rate in rates),
         "gpu_memory_mib": max(gpu) if gpu else None,
     }
-
-
-def summary(values: Sequence[float]) -> dict[str, Any]:
-    return {"median": float(f"{median(values):.4g}"), "rounds": [float(f"{value:.4g}") for value in values]}
 
 
 def epochs_until_paid(theirs: Sequence[Rate], encoded: Sequence[Rate], ours: Sequence[Rate]) -> float | None:

@@ -1,18 +1,4 @@
-"""How good are drawn pictures? Two folders, of what was drawn and of true pictures -> figures with 95 % intervals.
-
-fid, kid            how far the drawn set is from the true one, by Inception's features (see `ldm.evaluation.distances`)
-frechet, kernel     the same of another network's features: neither FID nor KID, and not to be compared with them
-precision, recall   the share of drawn pictures that could be true ones, and the share of true ones that could be drawn,
-                    of the same features (see `ldm.evaluation.coverage`)
-psnr, ssim, lpips   means over the pictures that pair by name, as cat.png with cat.jpg; psnr in dB, lpips by VGG16
-clip_score          100 times the cosine between picture and prompt (see `ldm.evaluation.clip`); the prompt is in the
-                    picture's metadata, or its caption as training reads it (see `ldm.data.folders`)
-
-What cannot be given is left out with the reason, and is an error where it was asked for by name. An interval is about
-the drawn pictures beside these true ones; that of recall, a share of the true ones, about these beside the drawn (see
-`ldm.evaluation.intervals`). None shows that distances of few pictures are too large, FID above all where pictures are
-fewer than its 2048 features: compare it between sets of one size alone.
-"""
+"""Two folders of pictures -> figures, each with its interval."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,10 +17,10 @@ from tqdm import tqdm
 
 from ldm.data.folders import Folder
 from ldm.data.items import Record
-from ldm.evaluation import intervals
-from ldm.evaluation.coverage import NEAREST, covered
 from ldm.evaluation.distances import Features, find_inception, frechet, frechets, kernel, kernels, missing_inception
-from ldm.evaluation.networks import AbsentError, Networks
+from ldm.evaluation.images import intervals
+from ldm.evaluation.images.coverage import NEAREST, covered
+from ldm.evaluation.images.networks import AbsentError, Networks
 from ldm.images import to_pixels
 from ldm.metadata import told
 from ldm.prompts import parse

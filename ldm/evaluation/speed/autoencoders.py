@@ -26,7 +26,7 @@ from tqdm import tqdm
 from ldm.autoencoders import AE, VAE, VQVAE, Autoencoder, BetaVAE, Shape
 from ldm.data.tensors import numbers
 from ldm.evaluation.autoencoders import evaluate_autoencoder
-from ldm.evaluation.processes import machine, versions
+from ldm.evaluation.speed.processes import machine, versions
 from ldm.training.autoencoder import train_autoencoder
 from ldm.training.plan import Plan
 

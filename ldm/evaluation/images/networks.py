@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ldm.evaluation.clip import Clip, load_clip
 from ldm.evaluation.distances import Features, load_inception
+from ldm.evaluation.images.clip import Clip, load_clip
 from ldm.images import pad
 from ldm.latents import LatentSpace
 from ldm.training.perceptual import SMALLEST, load_lpips

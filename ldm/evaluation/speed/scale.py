@@ -8,7 +8,6 @@ processes share a machine's cores and the work, as torchrun has them.
 
 import json
 import os
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,10 +16,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ldm.evaluation.processes import Run, Runner, machine, ran, versions
-from ldm.evaluation.throughput import Rate
+from ldm.evaluation.speed.processes import LDM, Run, Runner, machine, ran, versions
+from ldm.evaluation.speed.training import Rate
 
-LDM = [sys.executable, "-m", "ldm"]
 SHORT = 8  # pictures of a short run, for each process
 
 
