@@ -14,7 +14,7 @@ from ldm.pipeline import LatentDiffusion
 
 
 def test_programs_take_turns_and_the_first_round_is_not_counted():
-    turns, clock = [], iter(range(100))
+    taken, clock = [], iter(range(100))
 
     def turn(name):
         taken.append(name)
