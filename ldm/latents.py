@@ -252,20 +252,14 @@ class LatentSpace:
 
         The variance is that of posterior samples, without drawing any: that of the mean plus the mean of the variance.
         """
-        count, places, total, squares = 0, 0, torch.zeros(self.channels).double(), torch.zeros(self.channels).double()
+        tally = Tally(self)
         for source in images:
             with _naming(source):
-                mean, logvar = self.posterior(pad(to_pixels(source), self.factor)[0])
-            mean, variance = mean.cpu().double(), logvar.cpu().double().exp()
-            count, places = count + 1, places + mean[:, 0].numel()
-            total += mean.sum(dim=(0, 2, 3))
-            squares += (mean.square() + variance).sum(dim=(0, 2, 3))
-        if not count:
-            raise ValueError("no picture given, expected at least one")
-        found = _statistics(count, total / places, squares / places, self)
+                tally.add(*self.posterior(pad(to_pixels(source), self.factor)[0]))
+        found = tally.statistics()
         if not EXPECTED_STD[0] <= found.std <= EXPECTED_STD[1]:
             warnings.warn(
-                f"latents of {count} pictures have standard deviation {found.std:.3g}, expected about 1: "
+                f"latents of {found.count} pictures have standard deviation {found.std:.3g}, expected about 1: "
                 f"the scale that gives 1 is {found.fitting_scale:.5g}",
                 stacklevel=3,
             )
@@ -363,6 +357,27 @@ class LatentSpace:
         if self._step == 0:
             log.warning("out of memory: %s goes in smaller pieces, and so does all that follows", name)
         self._step += 1
+
+
+class Tally:
+    """Sums over the posteriors of pictures, one added after the other -> the `Statistics` of all of them."""
+
+    def __init__(self, space: LatentSpace):
+        self.space, self.count, self.places = space, 0, 0
+        self.total, self.squares = torch.zeros(2, space.channels).double()
+
+    def add(self, mean: Tensor, logvar: Tensor) -> None:
+        """Mean and log-variance of z_0 (B,C,h,w), as `LatentSpace.posterior` gives them."""
+        mean, variance = mean.detach().cpu().double(), logvar.detach().cpu().double().exp()
+        self.count, self.places = self.count + len(mean), self.places + mean[:, 0].numel()
+        self.total += mean.sum(dim=(0, 2, 3))
+        self.squares += (mean.square() + variance).sum(dim=(0, 2, 3))
+
+    def statistics(self) -> Statistics:
+        """Of what was added; ValueError where that is nothing."""
+        if not self.count:
+            raise ValueError("no picture given, expected at least one")
+        return _statistics(self.count, self.total / self.places, self.squares / self.places, self.space)
 
 
 class _Pixels:

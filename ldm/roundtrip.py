@@ -8,7 +8,7 @@ plain picture, which has no structure, nor an autoencoder that is weak or pale i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
@@ -51,8 +51,7 @@ class RoundTrip:
 
     def picture(self) -> Image.Image:
         """original | reconstruction | error map, labelled."""
-        labels = ["original", f"reconstruction, {self.psnr:.1f} dB", f"error, at most {self.max_error:.0f} of 255"]
-        return side_by_side([self.original, self.image, error_map(self.original, self.image)], labels)
+        return compared({"reconstruction": self})
 
     def to_dict(self) -> dict[str, Any]:
         """The figures and the diagnosis, ready for JSON: what is infinite is None."""
@@ -73,6 +72,15 @@ class RoundTrip:
             "diagnosis": self.diagnosis,
         }
         return "\n".join(f"{name:<14} {value}" for name, value in rows.items())
+
+
+def compared(checks: Mapping[str, RoundTrip]) -> Image.Image:
+    """One picture's round trips, by name, at least one -> original | reconstruction | error map | ..., labelled."""
+    pictures, labels = [next(iter(checks.values())).original], ["original"]
+    for name, check in checks.items():
+        pictures += [check.image, error_map(check.original, check.image)]
+        labels += [f"{name}, {check.psnr:.1f} dB", f"error, at most {check.max_error:.0f} of 255"]
+    return side_by_side(pictures, labels)
 
 
 def _json(value: Any) -> Any:

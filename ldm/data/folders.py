@@ -26,10 +26,8 @@ class Folder:
     """The pictures of a folder, sorted by path. FileNotFoundError without the folder, ValueError without pictures."""
 
     def __init__(self, path: Path):
-        if not path.is_dir():
-            raise FileNotFoundError(f"{path}: no such folder")
-        files = sorted((p for p in path.rglob("*") if _visible(p.relative_to(path))), key=lambda p: p.parts)
-        pictures = [file for file in files if file.suffix.lower() in SUFFIXES]
+        files = _files(path)
+        pictures = _pictures(files)
         metadata = [file for file in files if file.name in METADATA]
         self.path, self.classes = path, list[str]()
         self.records: list[Record] = []
@@ -42,7 +40,7 @@ class Folder:
         else:
             self.records = [self._record(picture) for picture in pictures]
         if not self.records:
-            raise ValueError(f"{path}: no pictures, expected some of {', '.join(SUFFIXES)} there or in its folders")
+            raise _empty(path)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -80,6 +78,14 @@ class Folder:
         used = {record.picture for record in self.records} | {record.condition for record in self.records}
         if others := [picture for picture in pictures if picture not in used]:
             log.warning("%s: %d pictures are in no metadata file and are left out", self.path, len(others))
+
+
+def pictures_in(path: Path) -> list[Path]:
+    """A folder -> its pictures, at any depth, sorted by path. Raises as `Folder` does."""
+    found = _pictures(_files(path))
+    if not found:
+        raise _empty(path)
+    return found
 
 
 def in_words(name: str) -> str:
@@ -154,6 +160,20 @@ def _sidecars(pictures: list[Path]) -> Iterator[tuple[Path, str]]:
         yield picture, " ".join(beside.read_text(encoding="utf-8-sig").split()) if beside.is_file() else ""
     if silent:
         log.warning("%d of %d pictures have no .txt beside them: their captions are empty", silent, len(pictures))
+
+
+def _files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        raise FileNotFoundError(f"{path}: no such folder")
+    return sorted((p for p in path.rglob("*") if _visible(p.relative_to(path))), key=lambda p: p.parts)
+
+
+def _pictures(files: Sequence[Path]) -> list[Path]:
+    return [file for file in files if file.suffix.lower() in SUFFIXES]
+
+
+def _empty(path: Path) -> ValueError:
+    return ValueError(f"{path}: no pictures, expected some of {', '.join(SUFFIXES)} there or in its folders")
 
 
 def _visible(path: Path) -> bool:

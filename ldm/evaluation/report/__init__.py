@@ -1,0 +1,168 @@
+"""Round trips of many pictures through one or several autoencoders -> one page that needs nothing but itself.
+
+    checks --Report.add--> rows, latents, an album on disk --Report.write--> page.html filled in, piece by piece
+
+    album.py      pictures as data URIs, on disk until the page is written
+    latents.py    latents of all pictures: moments, histograms, the scale that fits
+    plots.py      histograms as SVG that takes the page's colours
+    summary.py    each autoencoder over all pictures
+    page.html     the template: its style and its script are in it
+
+Memory is that of one picture and of a few hundred bytes for every other. Needs matplotlib.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+import ldm
+from ldm.evaluation.report import plots, summary
+from ldm.evaluation.report.album import Album, Shown
+from ldm.evaluation.report.latents import Latents
+from ldm.files import replacing
+from ldm.images import HEAT, error_map
+from ldm.latents import LatentSpace
+from ldm.roundtrip import RoundTrip
+
+WORST = 10  # pictures that are shown large
+MOST = 500  # pictures that are shown at all, which bounds the page to some 20 MB for each autoencoder
+
+
+class Cell(NamedTuple):
+    """One picture through one autoencoder: `RoundTrip` without its pictures, which lie in the album."""
+
+    psnr: float
+    ssim: float
+    max_error: float
+    channel_shift: tuple[float, ...]
+    latent_std: float
+    diagnosis: str
+    image: Shown
+    error: Shown
+
+    @property
+    def fault(self) -> str:
+        """What is wrong, in words; "" where nothing is."""
+        return "" if self.diagnosis.startswith("ok") else self.diagnosis
+
+    @property
+    def keys(self) -> tuple[float, ...]:
+        """What the page can be ordered by, as ORDERS names it: the lower, the worse."""
+        return self.psnr, self.ssim, -self.max_error
+
+
+ORDERS = ("PSNR", "SSIM", "largest error")
+
+
+class Row(NamedTuple):
+    """One picture through every autoencoder."""
+
+    name: str
+    size: tuple[int, int]
+    original: Shown
+    cells: tuple[Cell, ...]
+
+    @property
+    def keys(self) -> str:
+        return " ".join(f"{key:g}" for cell in self.cells for key in cell.keys).replace("inf", "Infinity")
+
+
+class Report:
+    """Round trips, added picture by picture, of `spaces` by name -> a page of HTML.
+
+    ValueError for no space.
+    """
+
+    def __init__(self, spaces: Mapping[str, LatentSpace]):
+        if not spaces:
+            raise ValueError("no autoencoder given, expected at least one")
+        self.latents = {name: Latents(space) for name, space in spaces.items()}
+        self.rows: list[Row] = []
+        self.skipped: list[str] = []
+        self.album = Album()
+
+    def add(self, name: str, checks: Mapping[str, RoundTrip]) -> None:
+        """A picture's round trip through each of the spaces; its latents are taken from its original once more.
+
+        They are drawn from the posterior, of which a round trip sees the mean alone.
+        """
+        original = next(iter(checks.values())).original
+        cells = tuple(self._cell(checks[space]) for space in self.latents)
+        for latents in self.latents.values():
+            latents.add(original)
+        self.rows.append(Row(_printable(name), original.size, self.album.keep(original), cells))
+
+    def skip(self, reason: str) -> None:
+        """A picture that could not be read, in a line that names it."""
+        self.skipped.append(_printable(reason))
+
+    def summaries(self) -> list[summary.Summary]:
+        """Each autoencoder over all pictures. ValueError where there is none."""
+        if not self.rows:
+            raise ValueError("no picture could be read, expected at least one")
+        columns = [[row.cells[i] for row in self.rows] for i in range(len(self.latents))]
+        best = summary.best([[cell.psnr for cell in row.cells] for row in self.rows])
+        return [
+            summary.summed(name, cells, self.latents[name].advice(), wins)
+            for name, cells, wins in zip(self.latents, columns, best, strict=True)
+        ]
+
+    def write(self, path: Path) -> None:
+        """The page, whole or not at all. ValueError where no picture was added; see `ldm.files.replacing`."""
+        parts = self._parts()
+        with replacing(path) as file:
+            for part in parts:
+                file.write(part.encode())
+
+    def worst_first(self) -> list[Row]:
+        """By the first autoencoder's PSNR, which is that of the page before it is told otherwise."""
+        return sorted(self.rows, key=lambda row: (row.cells[0].psnr, row.name))
+
+    def _cell(self, check: RoundTrip) -> Cell:
+        error = error_map(check.original, check.image)
+        return Cell(check.psnr, check.ssim, check.max_error, check.channel_shift, check.latent_std, check.diagnosis,
+                    self.album.keep(check.image), self.album.keep(error))  # fmt: skip
+
+    def _parts(self) -> Iterator[str]:
+        rows = self.worst_first()[:MOST]
+        return _template().generate(
+            version=ldm.__version__,
+            models=self.summaries(),
+            count=len(self.rows),
+            lists=[rows[:WORST], rows[WORST:]],
+            unseen=len(self.rows) - len(rows),
+            skipped=self.skipped,
+            uri=self.album.uri,
+            orders=[
+                f"{order}, {name}" if len(self.latents) > 1 else order for name in self.latents for order in ORDERS
+            ],
+            distributions=plots.distributions({name: self._column(i) for i, name in enumerate(self.latents)}),
+            histograms={name: plots.channels(latents, i) for i, (name, latents) in enumerate(self.latents.items())},
+            colours=plots.COLOURS,
+            inf=math.inf,
+            heat=", ".join(f"rgb{colour}" for colour in HEAT),
+        )
+
+    def _column(self, index: int) -> list[Any]:
+        return [row.cells[index] for row in self.rows]
+
+
+def _template() -> Any:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # names of files are whatever somebody called them
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html")
+
+
+def _printable(name: str) -> str:
+    """A file's name that is no UTF-8 comes as surrogates, which cannot be written."""
+    return name.encode("utf-8", "replace").decode()
