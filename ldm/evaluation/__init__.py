@@ -5,6 +5,7 @@ import importlib
 _HOMES = {
     "evaluate_prompts": "prompts",
     "evaluate_roundtrip": "roundtrip",
+    "Report": "report",
     "evaluate_nearest": "nearest",
     "evaluate_images": "images",
     "evaluate_autoencoder": "autoencoders",

@@ -14,7 +14,8 @@ Memory is that of one picture and of a few hundred bytes for every other. Needs 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -49,6 +50,11 @@ class Cell(NamedTuple):
     def fault(self) -> str:
         """What is wrong, in words; "" where nothing is."""
         return "" if self.diagnosis.startswith("ok") else self.diagnosis
+
+    @property
+    def remark(self) -> str:
+        """The fault, or what else there is to say; "" for nothing."""
+        return self.diagnosis.removeprefix("ok: no known fault").removeprefix(", but ")
 
     @property
     def keys(self) -> tuple[float, ...]:
@@ -95,11 +101,11 @@ class Report:
         cells = tuple(self._cell(checks[space]) for space in self.latents)
         for latents in self.latents.values():
             latents.add(original)
-        self.rows.append(Row(_printable(name), original.size, self.album.keep(original), cells))
+        self.rows.append(Row(name, original.size, self.album.keep(original), cells))
 
     def skip(self, reason: str) -> None:
         """A picture that could not be read, in a line that names it."""
-        self.skipped.append(_printable(reason))
+        self.skipped.append(reason)
 
     def summaries(self) -> list[summary.Summary]:
         """Each autoencoder over all pictures. ValueError where there is none."""
@@ -117,7 +123,7 @@ class Report:
         parts = self._parts()
         with replacing(path) as file:
             for part in parts:
-                file.write(part.encode())
+                file.write(part.encode("utf-8", "replace"))  # names of files may be no UTF-8
 
     def worst_first(self) -> list[Row]:
         """By the first autoencoder's PSNR, which is that of the page before it is told otherwise."""
@@ -134,16 +140,15 @@ class Report:
             version=ldm.__version__,
             models=self.summaries(),
             count=len(self.rows),
+            folder=_folder([row.name for row in self.rows]),
             lists=[rows[:WORST], rows[WORST:]],
             unseen=len(self.rows) - len(rows),
             skipped=self.skipped,
             uri=self.album.uri,
-            orders=[
-                f"{order}, {name}" if len(self.latents) > 1 else order for name in self.latents for order in ORDERS
-            ],
+            orders=ORDERS,
             distributions=plots.distributions({name: self._column(i) for i, name in enumerate(self.latents)}),
-            histograms={name: plots.channels(latents, i) for i, (name, latents) in enumerate(self.latents.items())},
-            colours=plots.COLOURS,
+            histograms=[plots.channels(*each, plots.colour(i)) for i, each in enumerate(self.latents.items())],
+            colour=plots.colour,
             inf=math.inf,
             heat=", ".join(f"rgb{colour}" for colour in HEAT),
         )
@@ -163,6 +168,7 @@ def _template() -> Any:
     return environment.get_template("page.html")
 
 
-def _printable(name: str) -> str:
-    """A file's name that is no UTF-8 comes as surrogates, which cannot be written."""
-    return name.encode("utf-8", "replace").decode()
+def _folder(names: Sequence[str]) -> str:
+    """What all names begin with, up to a slash."""
+    shared = commonprefix(names)
+    return shared[: shared.rfind("/") + 1]

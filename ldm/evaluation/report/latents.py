@@ -17,6 +17,7 @@ from ldm.latents import EXPECTED_STD, Affine, LatentSpace, Statistics, Tally
 
 BINS = 4096  # of a histogram, far more than are drawn
 SHIFTED = 0.25  # a mean of so many standard deviations is worth a shift
+CONSTANT = 1e-6  # a deviation that a deterministic encoder's floor of the log-variance, e^-30, gives by itself
 UNEQUAL = 2  # channels whose deviations differ by so much want a scale each
 
 
@@ -112,20 +113,24 @@ def fitted(space: LatentSpace, found: Statistics) -> dict[str, LatentSpace]:
     means, deviations = torch.tensor(found.channel_mean) / scale + shift, torch.tensor(found.channel_std) / scale.abs()
     kept = shift.mean() if abs(found.mean) < SHIFTED * found.std else means.mean()
     ways = {}
-    if math.isfinite(found.fitting_scale):
+    if _varied(found):
         ways[ALL] = LatentSpace(space.autoencoder, found.fitting_scale, float(kept))
-    if len(means) > 1 and bool((deviations > 0).all()):
+    if len(means) > 1 and bool((deviations > CONSTANT).all()):
         ways[EACH] = LatentSpace(space.autoencoder, 1 / deviations, means)
     return ways
 
 
+def _varied(found: Statistics) -> bool:
+    return 1 / found.fitting_scale > CONSTANT
+
+
 def _words(found: Statistics) -> Iterator[str]:
-    if not math.isfinite(found.fitting_scale):
+    if not _varied(found):
         yield "The latents are constant: no scale fits them."
         return
     low, high = EXPECTED_STD
     if low <= found.std <= high:
-        yield f"The scale in use fits: the latents have standard deviation {found.std:.3g}, about the noise's 1."
+        yield f"The scale in use fits: the latents have standard deviation {found.std:.3g}, near to the noise's 1."
     else:
         yield (
             f"The scale in use does not fit these pictures: the latents have standard deviation {found.std:.3g}, where "

@@ -15,6 +15,7 @@ import torch
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from torch import Tensor
 
 from ldm.evaluation.report.latents import Latents
 
@@ -25,7 +26,7 @@ COLOURS = ("#3b82f6", "#f08a24", "#16a37f", "#d9468f", "#8b5cf6", "#0e9bb5")  # 
 INK = "#010203"  # what the page's colour of letters takes the place of
 DASHED = (0, (3, 2))
 BARS = 24
-MOST_CHANNELS = 32
+MOST_CHANNELS = 32  # histograms of them
 STYLE = {
     "svg.fonttype": "none",  # letters stay letters, in the page's own typeface
     "text.color": INK,
@@ -35,7 +36,7 @@ STYLE = {
     "ytick.color": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "font.size": 9,
+    "font.size": 11,
 }
 
 
@@ -55,8 +56,13 @@ FIGURES: dict[str, tuple[str, str, Callable[[Any], float]]] = {
     "PSNR": ("dB", "Higher is better; 6 dB more is half the error.", lambda cell: cell.psnr),
     "SSIM": ("", "Structural similarity: 1 is equal, structure lost lowers it.", lambda cell: cell.ssim),
     "Largest error": ("of 255", "Of any pixel in any channel; at edges mostly.", lambda cell: cell.max_error),
-    "Deviation of z_0": ("", "Of each picture's own latents; 1 is the noise's.", lambda cell: cell.latent_std),
+    "Deviation of latents": ("", "Of each picture's own; 1 is the noise's.", lambda cell: cell.latent_std),
 }
+
+
+def colour(index: int) -> str:
+    """That of an autoencoder, by its place."""
+    return COLOURS[index % len(COLOURS)]
 
 
 def distributions(cells: Mapping[str, Sequence[Cell]]) -> list[Plot]:
@@ -73,13 +79,12 @@ def distribution(what: str, unit: str, words: str, columns: Sequence[Sequence[fl
     figure, axes = _axes(3.6, 2.1)
     edges = np.histogram_bin_edges(sum(finite, []), bins=min(BARS, 4 + max(map(len, finite)) // 2))
     for i, column in enumerate(finite):
-        colour = COLOURS[i % len(COLOURS)]
         counts = np.histogram(column, edges)[0]
-        axes.stairs(counts, edges, fill=True, color=colour, alpha=0.3)
-        axes.stairs(counts, edges, color=colour, linewidth=1.2)
+        axes.stairs(counts, edges, fill=True, color=colour(i), alpha=0.3)
+        axes.stairs(counts, edges, color=colour(i), linewidth=1.2)
         if column:
-            axes.axvline(median(column), color=colour, linewidth=1.2, linestyle=DASHED)
-    axes.set(xlabel=f"{what}, {unit}".rstrip(", ").replace("z_0", "latents"), ylabel="pictures")
+            axes.axvline(median(column), color=colour(i), linewidth=1.2, linestyle=DASHED)
+    axes.set(xlabel=f"{what}, {unit}".rstrip(", "), ylabel="pictures")
     axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     lost = sum(map(len, columns)) - sum(map(len, finite))
     exact = f" {lost} came back exactly, which no bar shows." if lost else ""
@@ -87,21 +92,17 @@ def distribution(what: str, unit: str, words: str, columns: Sequence[Sequence[fl
     return Plot(_svg(figure, f"Histogram of {what}: {ranges or 'no finite number'}"), words + exact)
 
 
-def channels(latents: Latents, colour: int) -> list[Plot]:
-    """Histograms of all latents and of each channel, as densities, over that of N(0,1); MOST_CHANNELS at most."""
+def channels(name: str, latents: Latents, colour: str) -> list[Plot]:
+    """Histograms of all latents of an autoencoder and of each channel, MOST_CHANNELS at most, beside that of N(0,1)."""
     found = latents.tally.statistics()
-    limit = max(4.0, 3 * found.std + abs(found.mean))
-    edges, densities = latents.histogram.density(limit)
-    every = [("all channels", densities.mean(0), found.mean, found.std)]
-    moments = zip(densities, found.channel_mean, found.channel_std, strict=True)
-    every += [(f"channel {i}", *each) for i, each in enumerate(moments)]
-    shown = every[: MOST_CHANNELS + 1] if len(densities) > 1 else every[:1]
-    return [
-        _channel(name, edges, density, mean, std, COLOURS[colour % len(COLOURS)]) for name, density, mean, std in shown
-    ]
+    edges, densities = latents.histogram.density(max(4.0, 3 * found.std + abs(found.mean)))
+    plots = [_channel(name, "all channels", edges, densities.mean(0), found.mean, found.std, colour)]
+    moments = zip(densities[:MOST_CHANNELS], found.channel_mean, found.channel_std)
+    plots += [_channel(name, f"channel {i}", edges, *each, colour) for i, each in enumerate(moments)]
+    return plots if len(densities) > 1 else plots[:1]
 
 
-def _channel(name: str, edges: Any, density: Any, mean: float, std: float, colour: str) -> Plot:
+def _channel(name: str, channel: str, edges: Tensor, density: Tensor, mean: float, std: float, colour: str) -> Plot:
     figure, axes = _axes(2.3, 1.3)
     axes.stairs(density, edges, fill=True, color=colour, alpha=0.55)
     place = torch.linspace(-4, 4, 81)
@@ -109,9 +110,8 @@ def _channel(name: str, edges: Any, density: Any, mean: float, std: float, colou
     axes.set(xlim=(float(edges[0]), float(edges[-1])), ylim=(0, max(0.45, 1.05 * float(density.max()))), yticks=[])
     axes.spines["left"].set_visible(False)
     moments = f"mean {mean:+.2f}, std {std:.2f}"
-    return Plot(
-        _svg(figure, f"Histogram of {name} of the latents over that of N(0,1): {moments}"), f"{name}: {moments}"
-    )
+    words = f"Histogram of the latents of {name} beside that of N(0,1), {channel}: {moments}"
+    return Plot(_svg(figure, words), f"{channel}\n{moments}")
 
 
 def _axes(width: float, height: float) -> tuple[Figure, Any]:
