@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 from PIL import Image
 
-LARGE, SMALL = 512, 192  # pixels of the longer side, at most
+LARGE, SMALL = 512, 160  # pixels of the longer side, at most
 EXACT = 96  # up to here a picture is kept as it is: compression would be seen, and its size does not matter
-QUALITY = 88
+QUALITY = {LARGE: 88, SMALL: 80}
 
 
 class Kept(NamedTuple):
@@ -48,6 +48,6 @@ class Album:
         small = image.copy()
         small.thumbnail((side, side), Image.Resampling.LANCZOS)
         data = io.BytesIO()
-        small.save(data, "WEBP", quality=QUALITY, lossless=max(small.size) <= EXACT)
+        small.save(data, "WEBP", quality=QUALITY[side], lossless=max(small.size) <= EXACT)
         start = self._file.seek(0, io.SEEK_END)
         return Kept(start, self._file.write(data.getvalue()), *small.size)

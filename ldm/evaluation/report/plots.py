@@ -27,7 +27,7 @@ INK = "#010203"  # what the page's colour of letters takes the place of
 DASHED = (0, (3, 2))
 BARS = 24
 MOST_CHANNELS = 32  # histograms of them
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",  # letters stay letters, in the page's own typeface
     "text.color": INK,
     "axes.labelcolor": INK,
@@ -95,7 +95,8 @@ def distribution(what: str, unit: str, words: str, columns: Sequence[Sequence[fl
 def channels(name: str, latents: Latents, colour: str) -> list[Plot]:
     """Histograms of all latents of an autoencoder and of each channel, MOST_CHANNELS at most, beside that of N(0,1)."""
     found = latents.tally.statistics()
-    edges, densities = latents.histogram.density(max(4.0, 3 * found.std + abs(found.mean)))
+    reaches = (abs(mean) + 3 * std for mean, std in zip(found.channel_mean, found.channel_std, strict=True))
+    edges, densities = latents.histogram.density(max(4.0, *reaches))
     plots = [_channel(name, "all channels", edges, densities.mean(0), found.mean, found.std, colour)]
     moments = zip(densities[:MOST_CHANNELS], found.channel_mean, found.channel_std)
     plots += [_channel(name, f"channel {i}", edges, *each, colour) for i, each in enumerate(moments)]
