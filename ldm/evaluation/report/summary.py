@@ -22,7 +22,6 @@ class Summary:
     psnr: float  # means
     ssim: float
     channel_shift: tuple[float, ...]
-    psnr_median: float
     psnr_worst: float
     max_error: float  # the median of the pictures' largest
     best: int  # pictures on which this one has a higher PSNR than every other
@@ -44,7 +43,6 @@ def summed(name: str, cells: Sequence[Cell], advice: Advice, best: int) -> Summa
         psnr=fmean(levels),
         ssim=fmean(cell.ssim for cell in cells),
         channel_shift=tuple(fmean(shifts) for shifts in zip(*(cell.channel_shift for cell in cells), strict=True)),
-        psnr_median=median(levels),
         psnr_worst=min(levels),
         max_error=median(cell.max_error for cell in cells),
         best=best,
