@@ -36,6 +36,7 @@
     tryon/            a person in another garment: what of it is wrong, and its repair
     training/         one loop, an objective for each kind of model
     evaluation/       does the picture show what was asked for
+    ui/               the web page
     cli/              one small file for each command
     weights/          the embedded model
 

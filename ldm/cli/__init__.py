@@ -22,6 +22,7 @@ from ldm.cli import (
     roundtrip,
     train,
     tryon,
+    ui,
 )
 
 app = typer.Typer(
@@ -41,6 +42,7 @@ app.command()(info.info)
 app.command()(encode.encode)
 app.command()(convert.convert)
 app.command()(dolls.dolls)
+app.command()(ui.ui)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(train.app, name="train")
 app.add_typer(bench.app, name="bench")

@@ -34,15 +34,13 @@ def drawing_of(
 
     OpenVINO's networks are prepared once, where a model is first drawn with.
     """
-    from ldm.checkpoints import embedded
-
     options.one_of("--engine", engine, ENGINES)
     usual = device in ("auto", "cpu") and dtype in ("auto", "float32") and memory == "auto"
     plain = usual and not (loras or embeddings)
     if engine.startswith("openvino") and not plain:
         raise ValueError(f"--engine {engine} draws on the CPU in float32, without --memory, --lora or --embedding")
-    fitting = plain and model in embedded() and bool(find_spec("openvino")) and (device == "cpu" or not accelerated())
-    engine = "torch" if engine == "auto" and not fitting else engine
+    if engine == "auto" and not (plain and fitting(model, device)):
+        engine = "torch"
     if engine in ("torch", "tuned"):
         return options.pipeline_of(model, device, dtype, memory, loras, embeddings, engine)
     from ldm.engines.swift import SwiftDiffusion
@@ -55,6 +53,26 @@ def drawing_of(
             raise
         log.warning("%s; torch draws", error)
         return whole()
+
+
+def pipeline_by(engine: str, model: str, device: str, dtype: str) -> Any:
+    """A whole pipeline, for every task; on a CPU its U-Net is run by OpenVINO where that fits, or is asked for."""
+    options.one_of("--engine", engine, ENGINES)
+    by = partial(options.pipeline_of, model, device, dtype, "auto", None, None)
+    if engine != "auto" or not fitting(model, device) or dtype != "float32":
+        return by(engine.replace("auto", "torch"))
+    try:
+        return by("openvino")
+    except (ValueError, OSError) as error:
+        log.warning("%s; torch draws", error)
+        return by("torch")
+
+
+def fitting(model: str, device: str) -> bool:
+    """Whether OpenVINO is here and draws this model as torch does, and faster: the package's own, on a CPU."""
+    from ldm.checkpoints import embedded
+
+    return model in embedded() and bool(find_spec("openvino")) and (device == "cpu" or not accelerated())
 
 
 def accelerated() -> bool:

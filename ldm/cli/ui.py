@@ -1,0 +1,47 @@
+"""ldm ui: the web page."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ldm.cli import engines, options
+
+
+def ui(
+    model: options.Model = "emoji",
+    host: Annotated[str, typer.Option(help="Who may come: 127.0.0.1 is this machine alone.")] = "127.0.0.1",
+    port: Annotated[int | None, typer.Option(help="[default: the first that is free, from 7860 on]")] = None,
+    engine: engines.Engine = "auto",
+    device: options.Device = "auto",
+    dtype: options.DType = "float32",
+) -> None:
+    """A page in the browser: draw from words, edit with a brush, round trips, and a gallery of what was made.
+
+    All of it stays on this machine, and nothing is fetched. Who can reach the address can draw: there is no password.
+
+    **Examples**
+
+    ldm ui
+
+    ldm ui --model path/to/model --device cuda --port 8000
+    """
+    if not find_spec("gradio"):
+        raise ValueError('ldm ui needs Gradio: pip install "latent-diffusion-kit[ui]"')
+
+    from tempfile import TemporaryDirectory
+    from threading import Event
+
+    from ldm.ui.page import serve
+    from ldm.ui.studio import Studio
+
+    studio = Studio(engines.pipeline_by(engine, model, device, dtype))
+    with TemporaryDirectory(prefix="ldm-ui-") as folder:
+        studio.warm()
+        page = serve(studio, Path(folder), host, port)
+        print(f"{page.local_url} (Ctrl-C ends it)", flush=True)
+        try:
+            Event().wait()
+        except KeyboardInterrupt:
+            page.close(verbose=False)
