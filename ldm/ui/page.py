@@ -18,7 +18,6 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when Gradio is imported
 import gradio as gr
 
 from ldm import __version__
-from ldm.metadata import LABELS
 from ldm.samplers import SAMPLERS, default_sampler
 from ldm.ui import tasks
 from ldm.ui.shelf import Shelf
@@ -30,6 +29,7 @@ HOUR = 60 * 60
 THEME = gr.themes.Default(
     primary_hue="blue", neutral_hue="slate", font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")
 )
+NAMES = {"psnr": "PSNR", "ssim": "SSIM", "num_inference_steps": "Steps", "guidance_scale": "Guidance"}
 CSS = Path(__file__).with_name("page.css")
 log = logging.getLogger("ldm")
 
@@ -90,7 +90,7 @@ def _draw_tab(studio: Studio) -> Desk:
         with gr.Column():
             prompt = _prompt("a red apple on a blue background")
             go, stop = _buttons("Draw")
-            settings = _settings(studio, open=True)
+            settings = _settings(studio)
         picture, status = _result()
     return Desk([prompt, *settings], go, stop, picture, status)
 
@@ -99,15 +99,16 @@ def _edit_tab(studio: Studio) -> Desk:
     with gr.Row():
         with gr.Column():
             canvas = gr.ImageEditor(
-                label="Paint over what shall change; unpainted, all of it does", image_mode="RGBA", height=420,
+                label="Paint what shall change", image_mode="RGBA", height=420,
                 sources=("upload", "clipboard"), transforms=(), layers=False, buttons=[],
-                brush=gr.Brush(default_size=40, colors=["#ff2d95b3"], color_mode="fixed"), elem_id="canvas",
+                brush=gr.Brush(default_size=16, colors=["#ff2d95b3"], color_mode="fixed"), elem_id="canvas",
                 placeholder="# Drop a picture here\nor click to choose one",
             )  # fmt: skip
             canvas.preprocess = _layers(canvas)  # type: ignore[method-assign]
             prompt = _prompt("a green apple on a blue background")
             strength = _as_given(gr.Slider(
-                0, 1, 0.8, step=0.05, label="Strength", info="0 keeps what is there, 1 forgets it"
+                0, 1, 0.8, step=0.05, label="Strength",
+                info="Of what is painted, or of all where nothing is: 0 keeps what is there, 1 forgets it",
             ))  # fmt: skip
             go, stop = _buttons("Draw")
             settings = _settings(studio)
@@ -148,10 +149,10 @@ def _gallery() -> tuple[gr.Gallery, gr.HTML, gr.Button, gr.Button]:
                 interactive=False, allow_preview=False, buttons=[], elem_id="gallery",
             )  # fmt: skip
         with gr.Column(scale=2):
-            told = gr.HTML("Choose a picture to see how it was made.", elem_classes="figures")
             with gr.Row():
-                again = gr.Button("Use again", interactive=False)
-                paint = gr.Button("Edit", interactive=False)
+                again = gr.Button("Use again", interactive=False, min_width=120)
+                paint = gr.Button("Edit", interactive=False, min_width=120)
+            told = gr.HTML("Choose a picture to see how it was made.", elem_classes="figures")
     return gallery, told, again, paint
 
 
@@ -161,13 +162,13 @@ def _prompt(example: str) -> gr.Textbox:
 
 def _buttons(name: str) -> tuple[gr.Button, gr.Button]:
     with gr.Row():
-        return gr.Button(name, variant="primary"), gr.Button("Stop")
+        return gr.Button(name, variant="primary", min_width=120), gr.Button("Stop", min_width=120)
 
 
-def _settings(studio: Studio, open: bool = False) -> list[Any]:
+def _settings(studio: Studio) -> list[Any]:
     """negative, steps, guidance, sampler, seed"""
     model = studio.pipeline
-    with gr.Accordion("Settings", open=open):
+    with gr.Accordion("Settings", open=False):
         negative = gr.Textbox(label="Not to draw")
         with gr.Row():
             steps = gr.Slider(1, tasks.STEPS, model.defaults["num_inference_steps"], step=1, label="Steps")
@@ -235,8 +236,8 @@ def _chosen(shelf: Shelf, event: gr.SelectData) -> list[Any]:
     """A picture in the gallery is chosen: its name, its parameters, and what can be done with it."""
     with _one_line():
         path = shelf.paths[event.index] if event.index < len(shelf.paths) else shelf.path(None)
-        rows = [(LABELS.get(name, _spoken(name)), value) for name, value in shelf.told(path.name).items() if value != ""]
-        return [path.name, _table(rows), gr.Button(interactive=True), gr.Button(interactive=True)]
+        told = [(name, value) for name, value in shelf.told(path.name).items() if value != ""]
+        return [path.name, _table(told), gr.Button(interactive=True), gr.Button(interactive=True)]
 
 
 def _again(shelf: Shelf, name: str) -> list[Any]:
@@ -279,10 +280,7 @@ def _bar(words: str = "", share: float | None = None) -> str:
     return f'<div role="status">{bar}<span>{html.escape(words)}</span></div>'
 
 
-def _spoken(name: str) -> str:
-    return name.replace("_", " ").capitalize()
-
-
 def _table(rows: Sequence[tuple[str, Any]]) -> str:
-    cells = "".join(f"<tr><th>{html.escape(name)}</th><td>{html.escape(str(value))}</td></tr>" for name, value in rows)
-    return f"<table>{cells}</table>"
+    names = [NAMES.get(name, name.replace("_", " ").capitalize()) for name, _ in rows]
+    cells = [f"<tr><th>{name}</th><td>{html.escape(str(value))}</td></tr>" for name, (_, value) in zip(names, rows)]
+    return f"<table>{''.join(cells)}</table>"

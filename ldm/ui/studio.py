@@ -45,7 +45,7 @@ class Studio:
     def working(self, task: Callable[[Callable[..., bool]], Any]) -> Generator[Any, None, None]:
         """task(callback) -> a `Step` for each call of the callback, the newest where the reader is slow; last its result.
 
-        Closed before its end, it has the task stopped at its next step, or not begun where it still waits its turn.
+        Closed before its end, it has the task stopped at its next step.
         """
         news, closed = SimpleQueue[Step | None](), Event()
 
@@ -62,7 +62,6 @@ class Studio:
             yield work.result()
         finally:
             closed.set()
-            work.cancel()
 
     def sketch(self, z_0: Tensor) -> Image.Image:
         """z_0 (1,C,h,w) -> a sketch of the picture."""

@@ -137,7 +137,7 @@ def _task(pipeline: Any, strength: float, mask: Image.Image | None) -> dict[str,
 def opened(upload: Upload | None) -> Image.Image:
     """A file, or its bytes -> RGB picture. ValueError for what is none, or has more than MEGAPIXELS."""
     if upload is None:
-        raise ValueError("no picture is given: choose one first")
+        raise ValueError("no picture is given: choose one that the browser can show")
     file = BytesIO(upload if isinstance(upload, bytes) else upload.read_bytes())
     file.name = "the picture" if isinstance(upload, bytes) else upload.name
     if (found := _megapixels(file)) > MEGAPIXELS:
