@@ -1,6 +1,6 @@
 """What the page looks like, in Gradio. It asks no other host for anything: no fonts, no scripts, no figures of its use.
 
-    tab: controls --go--> task --updates--> picture, status;   whole pictures --> shelf --> gallery --again--> controls
+tab: controls --go--> task --updates--> picture, status;   whole pictures --> shelf --> gallery --again--> controls
 """
 
 from __future__ import annotations

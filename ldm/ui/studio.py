@@ -43,7 +43,7 @@ class Studio:
         self._worker.submit(self.sketch, torch.zeros(1, self.pipeline.latents.channels, 1, 1))
 
     def working(self, task: Callable[[Callable[..., bool]], Any]) -> Generator[Any, None, None]:
-        """task(callback) -> a `Step` for each call of the callback, the newest where the reader is slow; last its result.
+        """task(callback) -> a `Step` for each call of the callback, the newest for a slow reader; last its result.
 
         Closed before its end, it has the task stopped at its next step.
         """

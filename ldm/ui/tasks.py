@@ -68,7 +68,7 @@ def edit(
     """
     asked = _asked(prompt, negative, steps, guidance, sampler, seed)
     image = ImageOps.contain(opened(upload), (studio.side, studio.side), Image.Resampling.LANCZOS)
-    x, size = pictures.pad(pictures.to_pixels(image), studio.side)  # a square: networks are compiled for each shape that they meet
+    x, size = pictures.pad(pictures.to_pixels(image), studio.side)  # a square: one shape to compile for
     asked |= _task(studio.pipeline, _number("strength", strength, 0, 1), painted(strokes, size, studio.side))
     task = getattr(studio.pipeline, asked.pop("task"))
     for update in _drawn(studio, partial(task, image=pictures.to_images(x)[0], **asked)):
@@ -96,7 +96,7 @@ def again(told: dict[str, Any]) -> list[Any]:
 # ---- inside ----
 
 
-def _drawn(studio: Studio, task: Callable[..., list[Image.Image]]) -> Iterator[Update]:
+def _drawn(studio: Studio, task: Callable[..., Any]) -> Iterator[Update]:
     """Updates of a task that takes a callback."""
     yield Update("begins", 0)
     with closing(studio.working(lambda callback: task(callback=callback))) as news:
@@ -154,9 +154,9 @@ def _megapixels(file: BytesIO) -> float:
 
 
 def painted(strokes: Sequence[Upload], size: tuple[int, int], side: int) -> Image.Image | None:
-    """Layers, transparent where nothing was painted -> mask of side x side, white in `size` = (H, W) where something was.
+    """Layers, transparent where nothing was painted -> mask, white where something was; None if nothing was.
 
-    None where nothing was.
+    The layers are brought to `size` = (H, W), in the top left corner of a square.
     """
     mask = Image.new("L", (side, side))
     for layer in strokes:
@@ -174,11 +174,10 @@ def _cut(image: Image.Image, size: tuple[int, int]) -> Image.Image:
 
 def _seed(text: str | None) -> int | None:
     """Digits -> their number; nothing -> None, any seed."""
-    if not (text or "").strip():
-        return None
-    if not text.strip().isdecimal():
+    digits = str(text or "").strip()
+    if digits and not (digits.isascii() and digits.isdecimal() and len(digits) < 20):
         raise ValueError(f"seed {text!r}: expected a whole number from 0 on, or nothing for any")
-    return int(text)
+    return int(digits) if digits else None
 
 
 def _number(name: str, value: Any, low: float, high: float) -> float:
