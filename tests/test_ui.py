@@ -201,7 +201,7 @@ def drawing(studio, **changes):
         ({"guidance": float("inf")}, "guidance inf: expected a number from 0 to 30"),
         ({"guidance": True}, "guidance True"),
         ({"seed": "-1"}, "seed '-1': expected a whole number from 0 on"),
-        ({"seed": "9" * 30}, "seed 9+: expected"),
+        ({"seed": "9" * 30}, "seed '9+': expected"),
         ({"seed": "one"}, "seed 'one'"),
         ({"sampler": "euler_z"}, "sampler 'euler_z': expected one of"),
     ],
