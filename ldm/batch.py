@@ -11,19 +11,19 @@ process has for its share: `torchrun` and `accelerate launch` say which process 
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ldm import metadata
-from ldm.files import slug
+from ldm.files import object_of, rows_of, slug, text_of
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ldm.sampling import Callback
 
 AT_ONCE = 16  # pictures in one batch
+MOST = 100_000  # pictures of one line
 KINDS: dict[str, type] = {
     "prompt": str, "negative_prompt": str, "seed": int, "count": int, "name": str, "height": int, "width": int,
     "num_inference_steps": int, "guidance_scale": float, "sampler": str, "clip_skip": int, "image": str, "mask": str,
@@ -89,18 +90,14 @@ def read(path: Path, folder: Path, common: Mapping[str, Any]) -> list[Job]:
         raise ValueError(f"{path}: expected a file of prompts that ends in {', '.join(readers)}")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no file of prompts there")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path}: is not UTF-8 text") from None
+    text = text_of(path)
     jobs: list[Job] = []
     for number, line in readers[path.suffix.lower()](text, path):
         try:
             jobs += jobs_of({**common, **_checked(line)}, folder, f"{number:04}")
         except (ValueError, TypeError) as error:
             raise ValueError(f"{path}, line {number}: {error}") from None
-    paths = [job.path for job in jobs]
-    if twice := next((path for path in paths if paths.count(path) > 1), None):
+    if twice := next((path for path, count in Counter(job.path for job in jobs).items() if count > 1), None):
         raise ValueError(f"{path}: two pictures are called {twice.name}")
     return jobs
 
@@ -110,8 +107,8 @@ def jobs_of(settings: Mapping[str, Any], folder: Path, number: str) -> list[Job]
     alike = dict(settings)
     prompt, seed = alike.pop("prompt", ""), alike.pop("seed", 0)
     count, negative = alike.pop("count", 1), alike.pop("negative_prompt", "")
-    if count < 1:
-        raise ValueError(f"count {count}: expected 1 or more")
+    if not 1 <= count <= MOST:
+        raise ValueError(f"count {count}: expected 1 to {MOST:,}")
     if lacking := [key for key in ("strength", "mask") if key in alike and "image" not in alike]:
         raise ValueError(f"{lacking[0]} goes with an image: expected one")
     name = alike.pop("name", None) or f"{number}-{slug(prompt)}"
@@ -141,21 +138,12 @@ def _texts(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 def _objects(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
-            try:
-                found = json.loads(line)
-            except ValueError as error:
-                raise ValueError(f"{path}, line {number}: no JSON ({error})") from None
-            if not isinstance(found, dict):
-                raise ValueError(f"{path}, line {number}: expected a JSON object")
-            yield number, found
+            yield number, object_of(line, f"{path}, line {number}")
 
 
 def _table(text: str, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    reader = csv.DictReader(text.splitlines())
-    for row in reader:
-        if None in row or None in row.values():
-            raise ValueError(f"{path}, line {reader.line_num}: expected {len(reader.fieldnames or [])} columns")
-        yield reader.line_num, {key.strip(): value for key, value in row.items() if value != ""}
+    for number, row in rows_of(text, str(path)):
+        yield number, {key.strip(): value for key, value in row.items() if value != ""}
 
 
 def _checked(line: Mapping[str, Any]) -> dict[str, Any]:

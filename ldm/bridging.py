@@ -93,8 +93,15 @@ class Bridge(LinearGaussian):
 
 
 def process_of(config: Mapping[str, Any]) -> Any:
-    """A scheduler_config.json, as a dict -> its process: a Bridge where it names one, else a Diffusion."""
-    return Bridge.from_config(config) if config.get("_class_name") == CLASS else Diffusion.from_config(config)
+    """A scheduler_config.json, as a dict -> its process: a Bridge where it names one, else a Diffusion.
+
+    ValueError for one that says no process.
+    """
+    kind = Bridge if config.get("_class_name") == CLASS else Diffusion
+    try:
+        return kind.from_config(config)
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        raise ValueError(f"scheduler_config.json: {str(error) or type(error).__name__}") from None
 
 
 @torch.no_grad()

@@ -1,5 +1,7 @@
 """Files that appear whole or not at all."""
 
+import csv
+import io
 import json
 import os
 import re
@@ -38,6 +40,38 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except (OSError, ValueError, OverflowError, struct.error) as error:  # the last two: a side too long for a field
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise ValueError(f"{path}: cannot be written: {reason}") from error
+
+
+def text_of(path: Path) -> str:
+    """A file in UTF-8 -> its text, without a mark. FileNotFoundError, or ValueError that names the file."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not UTF-8 text: {error}") from None
+
+
+def object_of(text: str | bytes, place: str) -> dict[str, Any]:
+    """JSON -> the object that it is; ValueError that names the place for what is no JSON, or no object."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{place}: no JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{place}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def rows_of(text: str, place: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """A table in CSV -> (line, row by the names of the first); ValueError that names a line of another width."""
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    try:
+        for row in reader:
+            if None in row or None in row.values():
+                width = len(reader.fieldnames or [])
+                raise ValueError(f"{place}, line {reader.line_num}: expected {width} columns")
+            yield reader.line_num, row
+    except csv.Error as error:
+        raise ValueError(f"{place}, line {reader.line_num}: no CSV: {error}") from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm.checkpoints.faults import CheckpointError, some
+from ldm.checkpoints.modules import finite
 from ldm.checkpoints.pickles import read_pickle
 from ldm.checkpoints.tensors import kind, read_tensors
 from ldm.text import TextEncoder
@@ -34,6 +35,7 @@ def read(path: str | Path) -> tuple[str, Tensor]:
     vectors = vectors.detach()[None] if vectors.ndim == 1 else vectors.detach()
     if vectors.ndim != 2 or not vectors.is_floating_point() or not len(vectors):
         raise CheckpointError(f"{path}: an embedding of shape {tuple(vectors.shape)}; expected (vectors, features)")
+    finite(vectors.float(), some([token]), str(path))
     return path.stem if token in ("*", "emb_params") else token, vectors
 
 
@@ -64,7 +66,10 @@ def load(text: TextEncoder, path: str | Path, token: str | None = None) -> str:
     if count > room:
         raise CheckpointError(f"{path}: {count} vectors; a chunk of the text encoder holds {room}")
     first = text.model.get_input_embeddings().num_embeddings
-    text.tokenizer.add(token or found, range(first, first + count))
+    try:
+        text.tokenizer.add(token or found, range(first, first + count))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
     _extend(text.model, vectors)
     return token or found
 

@@ -118,7 +118,7 @@ def parse(text: str) -> dict[str, Any]:
     settings = lines.pop() if SETTINGS_LINE.match(lines[-1]) else ""
     prompt, negative = _prompts(lines)
     found = {_key(label): _read_value(_key(label), value.strip()) for label, value in SETTING.findall(settings)}
-    if size := re.fullmatch(r"(\d+)x(\d+)", str(found.get("size", ""))):
+    if size := re.fullmatch(r"(\d{1,9})x(\d{1,9})", str(found.get("size", ""))):
         del found["size"]
         found |= {"width": int(size[1]), "height": int(size[2])}
     return {"prompt": prompt, "negative_prompt": negative, **_named_sampler(found)}

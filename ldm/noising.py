@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 Array = Any  # a numpy array or a torch tensor; what comes in decides what goes out
+MOST = 100_000  # steps of a schedule
 Time = Any  # an int, or (B,) whole numbers
 
 
@@ -212,6 +213,8 @@ def betas_from_config(config: Mapping[str, Any]) -> np.ndarray:
     """A diffusers scheduler_config.json, as a dict -> betas (T,). ValueError names a schedule that is unknown here."""
     T, name = config.get("num_train_timesteps", 1000), config.get("beta_schedule", "linear")
     ends = config.get("beta_start", 0.0001), config.get("beta_end", 0.02)
+    if not isinstance(T, int) or not 1 <= T <= MOST:
+        raise ValueError(f"num_train_timesteps {str(T)[:20]}: expected 1 to {MOST:,}")
     schedules = {
         "linear": lambda: linear(T, *ends),
         "scaled_linear": lambda: scaled_linear(T, *ends),
@@ -219,7 +222,7 @@ def betas_from_config(config: Mapping[str, Any]) -> np.ndarray:
     }
     if config.get("trained_betas") is not None:
         betas = np.array(config["trained_betas"], dtype=np.float64)
-    elif name in schedules:
+    elif isinstance(name, str) and name in schedules:
         betas = schedules[name]()
     else:
         raise ValueError(f"beta_schedule {name!r}: expected one of {', '.join(schedules)}")

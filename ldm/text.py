@@ -50,6 +50,8 @@ class Tokenizer:
     """prompts -> ids (B,L), each <start> words <end>, padded to L = `length`."""
 
     def __init__(self, vocabulary: dict[str, int], merges: Sequence[tuple[str, str]], length: int = 77, pad: str = EOS):
+        if length < 3:
+            raise ValueError(f"length {length}: expected 3 tokens or more, a start and an end among them")
         self.vocabulary, self.merges, self.length = vocabulary, list(merges), length
         self.start, self.end, self.pad = (vocabulary[token] for token in (BOS, EOS, pad))
         self.pad_token = pad

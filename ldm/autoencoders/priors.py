@@ -21,6 +21,7 @@ from ldm.autoencoders.base import Autoencoder, batches
 from ldm.autoencoders.quantized import Quantizing
 from ldm.autoencoders.variational import VAE, ConditionalVAE
 from ldm.checkpoints import named
+from ldm.checkpoints.modules import empty, filled
 from ldm.files import write_tensors
 
 FILE = "prior.safetensors"
@@ -204,12 +205,12 @@ def prior_of(model: Autoencoder, folder: str | Path | None = None) -> Prior:
     with named(path), safe_open(path, "pt") as file:
         told = json.loads(file.metadata()["prior"])
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if told.pop("kind") == "mixture":
-        return MixturePrior(tuple(told["size"]), **tensors)
-    prior = CodePrior(**told | {"sizes": [tuple(size) for size in told["sizes"]]})
-    prior.network.load_state_dict(tensors)
-    prior.network.eval()
-    return prior
+        if told.pop("kind") == "mixture":
+            return MixturePrior(tuple(told["size"]), **tensors)
+        with empty(told):
+            prior = CodePrior(**told | {"sizes": [tuple(size) for size in told["sizes"]]})
+        prior.network = filled(prior.network, tensors, str(path))
+        return prior
 
 
 def fitted(model: Autoencoder, data: Any, steps: int = 2000, seed: int = 0) -> Prior:

@@ -112,16 +112,17 @@ def parts_of(contents: Contents, source: str | Path) -> Parts:
     """What was read from a source -> its modules, as the files describe them."""
     if "unet" not in contents.tensors:
         raise CheckpointError(f"{source} is an autoencoder alone; expected a model with a U-Net")
-    return Parts(
-        module_of(contents, "vae") if "vae" in contents.tensors else None,
-        module_of(contents, "unet"),
-        text_of(contents),
-        contents.configs["scheduler"],
-        contents.configs["defaults"],
-        str(source),
-        fingerprint(locate(source)),
-        dict(contents.decisions),
-    )
+    with named(source):
+        return Parts(
+            module_of(contents, "vae") if "vae" in contents.tensors else None,
+            module_of(contents, "unet"),
+            text_of(contents),
+            contents.configs["scheduler"],
+            contents.configs["defaults"],
+            str(source),
+            fingerprint(locate(source)),
+            dict(contents.decisions),
+        )
 
 
 def settled(parts: Parts) -> Parts:
@@ -134,7 +135,8 @@ def settled(parts: Parts) -> Parts:
 
     if parts.vae is None or parts.scheduler.get("_class_name") == "Bridge":  # whose outputs are its own
         return parts
-    verdict = probe_model(parts.vae, parts.unet, parts.text, parts.scheduler)
+    with named(parts.name):  # the first time that it runs: sizes may fit its tensors, and not each other
+        verdict = probe_model(parts.vae, parts.unet, parts.text, parts.scheduler)
     if verdict is None:
         return parts
     shown, decision = verdict.prediction_type, parts.decisions["prediction type"]
@@ -158,9 +160,10 @@ def settled(parts: Parts) -> Parts:
 def read(source: str | Path, prediction_type: str | None = None) -> Contents:
     """The same as tensors and configs, as they are on disk: what `ldm info` shows and `ldm convert` writes."""
     path = locate(source)
-    if base := base_of(path):
-        return adapted(read(base, prediction_type), path)
-    return read_file(path, prediction_type) if path.is_file() else read_folder(path, prediction_type)
+    with named(path):
+        if base := base_of(path):
+            return adapted(read(base, prediction_type), path)
+        return read_file(path, prediction_type) if path.is_file() else read_folder(path, prediction_type)
 
 
 def convert(
@@ -220,16 +223,17 @@ def load_vae(source: str | Path, subfolder: str | None = None, scale: Any = None
     to be known and the config's scaling_factor stays None; without one it is measured, and a warning says so.
     """
     path = locate(source, subfolder)
-    if base := base_of(path):
-        return load_vae(base, scale=scale)
-    if path.is_file():
-        contents = read_vae(path)
-    else:
-        contents = read_part(path / "vae" if (path / "vae").is_dir() else path, "vae")
-    vae = module_of(contents, "vae")
-    if scale is None and not contents.decisions["scale"].sure:
-        vae.register_to_config(scaling_factor=_measured_scale(vae, path))
-    return vae
+    with named(path):
+        if base := base_of(path):
+            return load_vae(base, scale=scale)
+        if path.is_file():
+            contents = read_vae(path)
+        else:
+            contents = read_part(path / "vae" if (path / "vae").is_dir() else path, "vae")
+        vae = module_of(contents, "vae")
+        if scale is None and not contents.decisions["scale"].sure:
+            vae.register_to_config(scaling_factor=_measured_scale(vae, path))
+        return vae
 
 
 def load_unet(folder: Path) -> "nn.Module":
@@ -241,9 +245,10 @@ def load_text(folder: Path) -> "TextEncoder | None":
     """The CLIP text encoder and tokenizer of a pipeline's folder; None for a model without text."""
     if not (folder / "text_encoder").is_dir():
         return None
-    contents = read_part(folder / "text_encoder", "text_encoder")
-    contents.tokenizer = load_tokenizer(folder)
-    return text_of(contents)
+    with named(folder):
+        contents = read_part(folder / "text_encoder", "text_encoder")
+        contents.tokenizer = load_tokenizer(folder)
+        return text_of(contents)
 
 
 def _measured_scale(vae: "nn.Module", path: Path) -> float:

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from ldm.checkpoints.contents import Contents, Decision
 from ldm.checkpoints.faults import CheckpointError, named, read_json, some
 from ldm.checkpoints.folders import embedded, load_defaults, load_scheduler
+from ldm.checkpoints.modules import finite
 from ldm.checkpoints.tensors import read_tensors
 from ldm.files import write_json
 
@@ -82,7 +83,8 @@ def read_lora(path: str | Path) -> dict[str, Delta]:
         if match is None or part in parts.setdefault(match["name"], {}):
             foreign.append(key)
         else:
-            parts[match["name"]][part] = tensor.clone()  # off the disk: the file may change while the LoRA is in use
+            # a copy, off the disk: the file may change while the LoRA is in use
+            parts[match["name"]][part] = finite(tensor, key, str(path)).clone()
     if foreign:
         raise CheckpointError(f"{path}: {len(foreign)} of {len(file.tensors)} keys are not a LoRA's: {some(foreign)}")
     with named(path):
@@ -172,6 +174,8 @@ def base_of(path: Path) -> str | None:
     if not path.is_dir() or not any((path / name).is_file() for name in FILES):
         return None
     base = load_defaults(path).get("model")
+    if base is not None and not isinstance(base, str):
+        raise CheckpointError(f"{path / 'ldm.json'}: model {str(base)[:60]}, expected the name or the path of one")
     if base is not None and Path(base).resolve() == path.resolve():
         raise CheckpointError(f"{path / 'ldm.json'} names the folder itself as the model that its LoRA is for")
     return base

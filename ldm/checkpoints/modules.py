@@ -1,5 +1,9 @@
-"""A part's config and tensors -> the module, in eval mode and float32; every tensor fits or one line says which not."""
+"""A part's config and tensors -> the module, in eval mode and float32; every tensor fits or one line says which not.
 
+A config that a file brings along is believed in nothing that costs time or memory: see `empty`.
+"""
+
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -14,15 +18,21 @@ if TYPE_CHECKING:
     from ldm.text import TextEncoder, Tokenizer
 
 
+LARGEST = 1_000_000  # of the whole numbers in a config, which are sizes: no network that is read here has such a one
+MOST = 5_000  # tensors of a network; Stable Diffusion's have up to 686
 REGISTERED: "dict[str, Callable[[dict[str, Any]], nn.Module]]" = {}  # `_class_name` of a config -> what makes it
 
 
 def module_of(contents: Contents, part: str) -> Any:
     """The vae, unet or text_encoder of a checkpoint. CheckpointError names what does not fit; see `check`."""
-    where, module = contents.where.get(part, part), frame(contents, part)
-    check({name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}, contents.tensors[part], where)
-    tensors = {name: finite(tensor.float(), name, where) for name, tensor in contents.tensors[part].items()}
-    module.load_state_dict(tensors, assign=True)
+    return filled(frame(contents, part), contents.tensors[part], contents.where.get(part, part))
+
+
+def filled(module: Any, tensors: "Mapping[str, Tensor]", where: str) -> Any:
+    """A module and its tensors, every one of them finite -> the module with these, in eval mode."""
+    check({name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}, tensors, where)
+    found = {name: finite(tensor.float(), name, where) for name, tensor in tensors.items()}
+    module.load_state_dict(found, assign=True)
     return module.eval()
 
 
@@ -61,10 +71,58 @@ def tokenizer_of(contents: Contents) -> "Tokenizer":
 
 def frame(contents: Contents, part: str) -> Any:
     """A part's module without numbers: its parameters have names and shapes only."""
-    from accelerate.big_modeling import init_empty_weights
+    config, where = dict(contents.configs[part]), contents.where.get(part, part)
+    with named(where), quiet(), empty(config):
+        if part == "vae":
+            _check_scales(config)
+        return _made(part, config)
 
-    with named(contents.where.get(part, part)), quiet(), init_empty_weights(include_buffers=False):
-        return _made(part, dict(contents.configs[part]))
+
+@contextmanager
+def empty(config: Mapping[str, Any]) -> "Iterator[None]":
+    """Modules that are made within it have no numbers. ValueError for a config that no network of any use has.
+
+    Else a byte of damage could ask for a billion layers, which take hours to make.
+    """
+    from accelerate.big_modeling import init_empty_weights
+    from torch import nn
+
+    if large := [(name, size) for name, value in config.items() for size in _sizes(value) if abs(size) > LARGEST]:
+        raise ValueError(f"{large[0][0]} {str(large[0][1])[:20]} in its config: expected at most {LARGEST:,}")
+    with init_empty_weights(include_buffers=False):
+        register, count = nn.Module.register_parameter, iter(range(MOST))
+
+        def counted(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
+            if parameter is not None and next(count, None) is None:
+                raise ValueError(f"its config asks for more than {MOST:,} tensors")
+            register(module, name, parameter)
+
+        nn.Module.register_parameter = counted  # type: ignore[method-assign]
+        try:
+            yield
+        finally:
+            nn.Module.register_parameter = register  # type: ignore[method-assign]
+
+
+def _sizes(value: Any) -> Iterator[int]:
+    """The whole numbers in a config, at any depth."""
+    if isinstance(value, int):
+        yield value
+    for member in value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ():
+        yield from _sizes(member)
+
+
+def _check_scales(config: Mapping[str, Any]) -> None:
+    """ValueError where an autoencoder's config names a scale or a shift that is no finite number, or a row of them."""
+    for name in ("scaling_factor", "shift_factor", "latents_mean", "latents_std"):
+        value = config.get(name)
+        row = value if isinstance(value, list) and name.startswith("latents") else [value]
+        if value is not None and not all(_is_number(number) for number in row):
+            raise ValueError(f"{name} {str(value)[:60]} in its config: expected finite numbers")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _made(part: str, config: dict[str, Any]) -> "nn.Module":

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
+PACKED = 100  # torch packs nothing; who packs tensors gains little
 Storage = Callable[[Any], "Tensor"]  # a pickle's persistent id -> the numbers it means, in one row
 
 
@@ -30,6 +31,8 @@ def read_pickle(path: Path) -> tuple[Any, list[str]]:
     """
     import torch
 
+    if _is_bomb(path):
+        raise CheckpointError(f"{path} would unpack to more than {PACKED} times its size, which no checkpoint does")
     try:
         with warnings.catch_warnings(action="ignore"):  # of a pickle protocol that it may not know
             # what is not read, such as averaged weights beside the plain ones, stays on disk
@@ -40,6 +43,14 @@ def read_pickle(path: Path) -> tuple[Any, list[str]]:
         return _from_zip(path) if zipfile.is_zipfile(path) else _from_legacy(path)
     except Exception as error:  # a damaged pickle raises nearly every kind
         raise CheckpointError(f"{path} cannot be read: {reason(error)}") from error
+
+
+def _is_bomb(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return sum(member.file_size for member in archive.infolist()) > PACKED * path.stat().st_size
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError):
+        return False  # no archive, or a damaged one: for the readers to tell
 
 
 class Foreign:

@@ -85,10 +85,11 @@ def _model(file: File, prediction_type: str | None) -> Contents:
 @contextmanager
 def _lacking(path: Path) -> Iterator[None]:
     """A KeyError of the functions that read sizes from tensors -> a line that names what is missing."""
-    try:
-        yield
-    except KeyError as error:
-        raise CheckpointError(f"{path} lacks tensors: {error.args[0]}") from None
+    with named(path):
+        try:
+            yield
+        except KeyError as error:
+            raise CheckpointError(f"{path} lacks tensors: {error.args[0]}") from None
 
 
 def _with_text_model(file: File) -> File:

@@ -207,11 +207,15 @@ def report(
 
     ldm bench report start.json drawing.json --plot speed.png
     """
-    from ldm.checkpoints import read_json
+    from ldm.checkpoints import named, read_json
     from ldm.evaluation.speed import report as reporting
 
     picture = options.writable_picture(plot) if plot else None
-    made = reporting.bars([read_json(path) for path in files])
+    made = []
+    for path in files:
+        with named(path):
+            made += reporting.bars([read_json(path)])
+            reporting.markdown(made)  # refuses figures that are none
     print(reporting.markdown(made))
     if picture:
         reporting.plot(made, picture)

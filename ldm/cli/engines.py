@@ -59,7 +59,7 @@ def pipeline_by(engine: str, model: str, device: str, dtype: str) -> Any:
     """A whole pipeline, for every task; on a CPU its U-Net is run by OpenVINO where that fits, or is asked for."""
     options.one_of("--engine", engine, ENGINES)
     by = partial(options.pipeline_of, model, device, dtype, "auto", None, None)
-    if engine != "auto" or not fitting(model, device) or dtype != "float32":
+    if engine != "auto" or not fitting(model, device) or dtype not in ("auto", "float32"):
         return by(engine.replace("auto", "torch"))
     try:
         return by("openvino")

@@ -55,6 +55,13 @@ def _model(source: str, probe: bool | None) -> dict[str, Any]:
     from ldm import checkpoints
 
     contents, path = checkpoints.read(source), checkpoints.locate(source)
+    with checkpoints.named(path):
+        return _contents(source, contents, path, probe)
+
+
+def _contents(source: str, contents: Any, path: Path, probe: bool | None) -> dict[str, Any]:
+    from ldm import checkpoints
+
     found: dict[str, Any] = {"file" if path.is_file() else "folder": str(path), "hash": checkpoints.fingerprint(path)}
     for part, tensors in contents.tensors.items():
         config = contents.configs[part]

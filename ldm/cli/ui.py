@@ -15,7 +15,7 @@ def ui(
     port: Annotated[int | None, typer.Option(help="[default: the first that is free, from 7860 on]")] = None,
     engine: engines.Engine = "auto",
     device: options.Device = "auto",
-    dtype: options.DType = "float32",
+    dtype: engines.DType = "auto",
 ) -> None:
     """A page in the browser: draw from words, edit with a brush, round trips, and a gallery of what was made.
 

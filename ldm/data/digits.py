@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import math
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,11 @@ import numpy as np
 from PIL import Image
 
 from ldm.data.items import Record, digest
+from ldm.files import text_of
 
 NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 TRAINING = 1500  # of scikit-learn's digits; the last 297 are its test
+LIMIT = 2**31  # numbers in one file
 FILES = {"train": ("train",), "test": ("t10k", "test")}  # how the names of IDX files begin
 
 
@@ -70,7 +73,7 @@ def idx_folder(folder: Path, split: str | None = None) -> Digits:
     if pixels.ndim != 3 or labels.shape != pixels.shape[:1]:
         raise ValueError(f"{folder}: pictures {pixels.shape} and labels {labels.shape}, expected (N,H,W) and (N,)")
     names = folder / "classes.txt"
-    classes = names.read_text(encoding="utf-8").split("\n") if names.exists() else []
+    classes = text_of(names).split("\n") if names.exists() else []
     classes = [name.strip() for name in classes if name.strip()]
     if classes and labels.max(initial=0) >= len(classes):
         raise ValueError(f"{names}: {len(classes)} names, but there is a label {labels.max()}")
@@ -89,15 +92,27 @@ def read_idx(path: Path) -> np.ndarray:
 
     The head: two zeros, 8 for unsigned bytes, the number of sides, then each side in four bytes, the highest first.
     """
-    raw = path.read_bytes()
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
     try:
-        data = gzip.decompress(raw) if raw[:2] == b"\x1f\x8b" else raw
-    except (OSError, EOFError) as error:
+        with gzip.open(path) if packed else open(path, "rb") as file:
+            return _idx(file, path)
+    except (OSError, EOFError, zlib.error) as error:
         raise ValueError(f"{path}: damaged gzip: {error}") from None
-    if len(data) < 4 or data[:3] != b"\x00\x00\x08":
-        raise ValueError(f"{path}: not an IDX file of bytes, which begins with 00 00 08")
-    sides = [int.from_bytes(data[i : i + 4], "big") for i in range(4, 4 + 4 * data[3], 4)]
-    body = data[4 + 4 * data[3] :]
-    if len(body) != math.prod(sides):
-        raise ValueError(f"{path}: {len(body)} bytes of data, expected {math.prod(sides)} for {sides}")
+
+
+def _idx(file: Any, path: Path) -> np.ndarray:
+    """Of what is packed, no more is unpacked than the head says."""
+    head = file.read(4)
+    if head[:3] != b"\x00\x00\x08" or head[3:] not in (b"\1", b"\3"):
+        raise ValueError(f"{path}: not an IDX file of bytes, which begins with 00 00 08 and has 1 side or 3")
+    sides = [int.from_bytes(file.read(4), "big") for _ in range(head[3])]
+    count = math.prod(sides)
+    if 0 in sides[1:] or count > LIMIT:
+        raise ValueError(f"{path}: sides {sides}, expected pictures, and at most {LIMIT:,} numbers in all")
+    body = file.read(count + 1)
+    if len(body) != count:
+        raise ValueError(
+            f"{path}: {'more' if len(body) > count else len(body)} bytes of data, expected {count} for {sides}"
+        )
     return np.frombuffer(body, np.uint8).reshape(sides)

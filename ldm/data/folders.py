@@ -6,15 +6,13 @@ cats/1.jpg                      the first folder's name is the class and the cap
 nothing                         captions are empty
 """
 
-import csv
-import io
-import json
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from ldm.data.items import CONDITIONS, SUFFIXES, TEXTS, Record, digest
+from ldm.files import object_of, rows_of, text_of
 
 log = logging.getLogger("ldm")
 
@@ -116,39 +114,30 @@ def numbered(labels: Sequence[Any], place: str) -> tuple[list[str], list[int | N
 
 
 def _is_number(label: Any) -> bool:
-    return not isinstance(label, bool) and (isinstance(label, int) or (isinstance(label, str) and label.isdecimal()))
+    digits = isinstance(label, str) and label.isdecimal() and len(label) < 10
+    return digits or (isinstance(label, int) and not isinstance(label, bool))
 
 
 def _row_record(folder: Path, place: str, row: dict[str, Any], label: int | None) -> Record:
     name = row.get("file_name")
     if not isinstance(name, str) or not name:
         raise ValueError(f"{place}: file_name is {name!r}, expected a picture's path relative to {folder}")
-    condition = next((folder / row[column] for column in CONDITIONS if row.get(column)), None)
+    shown = next((row[column] for column in CONDITIONS if row.get(column)), None)
+    if not isinstance(shown, str | None):
+        raise ValueError(f"{place}: the second picture is {str(shown)[:60]}, expected its path relative to {folder}")
+    condition = None if shown is None else folder / shown
     return Record(str(folder / name), folder / name, caption_of(row, place), label, condition)
 
 
 def _rows(file: Path) -> Iterator[Row]:
     """The rows of a metadata file, each with its place such as metadata.jsonl:3."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{file}: not UTF-8 text: {error}") from None
+    text = text_of(file)
     if file.suffix == ".csv":
-        yield from ((f"{file}:{number}", row) for number, row in enumerate(csv.DictReader(io.StringIO(text)), 2))
+        yield from ((f"{file}:{number}", row) for number, row in rows_of(text, str(file)))
         return
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            yield f"{file}:{number}", _object(line, f"{file}:{number}")
-
-
-def _object(line: str, place: str) -> dict[str, Any]:
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{place}: no JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise ValueError(f"{place}: expected a JSON object with file_name and text")
-    return value
+            yield f"{file}:{number}", object_of(line, f"{file}:{number}")
 
 
 def _sidecars(pictures: list[Path]) -> Iterator[tuple[Path, str]]:
@@ -157,7 +146,7 @@ def _sidecars(pictures: list[Path]) -> Iterator[tuple[Path, str]]:
     for picture in pictures:
         beside = picture.with_suffix(".txt")
         silent += not beside.is_file()
-        yield picture, " ".join(beside.read_text(encoding="utf-8-sig").split()) if beside.is_file() else ""
+        yield picture, " ".join(text_of(beside).split()) if beside.is_file() else ""
     if silent:
         log.warning("%d of %d pictures have no .txt beside them: their captions are empty", silent, len(pictures))
 

@@ -145,9 +145,15 @@ def _listed(place: Path, made_of: dict[str, int]) -> list[Member] | None:
         index = json.loads(place.read_text(encoding="utf-8"))
         if {key: index[key] for key in made_of} != made_of:
             return None
-        return [Member(*member) for member in index["members"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        found = [Member(*member) for member in index["members"]]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    return found if all(_is_within(member, made_of["size"]) for member in found) else None
+
+
+def _is_within(member: Any, size: int) -> bool:
+    name, *numbers = member
+    return isinstance(name, str) and all(isinstance(number, int) and 0 <= number <= size for number in numbers)
 
 
 def _scanned(path: Path) -> list[Member]:
@@ -160,12 +166,11 @@ def _scanned(path: Path) -> list[Member]:
 
 def read(path: Path, member: Member) -> bytes:
     """The bytes of a member; ValueError where the shard ends before them."""
+    if member.offset + member.size > path.stat().st_size:
+        raise ValueError(f"{path}/{member.name}: the shard ends within it")
     with open(path, "rb") as file:
         file.seek(member.offset)
-        data = file.read(member.size)
-    if len(data) < member.size:
-        raise ValueError(f"{path}/{member.name}: the shard ends within it")
-    return data
+        return file.read(member.size)
 
 
 def _picture(sample: Sample, prefix: str = "") -> Member | None:
@@ -182,5 +187,5 @@ def _said(path: Path, sample: Sample, name: str) -> tuple[str, int | None]:
         caption = " ".join(read(path, sample["txt"]).decode().split()) if "txt" in sample else caption_of(row, name)
         label = read(path, sample["cls"]).decode() if "cls" in sample else row.get("label")
         return caption, None if label is None else int(label)
-    except ValueError as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise ValueError(f"{name}: its caption or label cannot be read: {error}") from None

@@ -118,6 +118,8 @@ class LatentCache(Dataset):
     def _item(self, index: int, view: int) -> tuple[Tensor, Tensor, str, dict[str, Any]]:
         row = self.rows[index]
         extras: dict[str, Any] = self.latents[row["keys"][view]]
+        if not {"mean", "logvar"} <= extras.keys():
+            raise ValueError(f"{self.latents.places[row['keys'][view]]}: no mean and logvar of {row['name']}")
         mean, logvar = extras.pop("mean"), extras.pop("logvar")
         if row["label"] is not None:
             extras["label"] = row["label"]
@@ -142,15 +144,39 @@ def index_path(folder: Path, process: int, processes: int) -> Path:
     return folder / f"index-{process:05d}-of-{processes:05d}.json"
 
 
+ROW: dict[str, Any] = {
+    "index": int, "name": str, "keys": list, "caption": str, "label": int | None, "states": str | None, "size": list,
+}  # fmt: skip
+
+
+def index_of(path: Path) -> dict[str, Any]:
+    """What a process listed: "made_by", "classes" and "items". ValueError for a file that is no such list."""
+    share = read_json(path)
+    items = share.get("items")
+    listed = isinstance(items, list) and all(isinstance(row, dict) and _is_row(row) for row in items)
+    if not listed or not isinstance(share.get("made_by"), dict) or not isinstance(share.get("classes"), list):
+        raise ValueError(f"{path}: not the list of a latent cache; remove it, and run the same ldm encode again")
+    return share
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+    """Whether it says of an item all that is asked of it."""
+    if not all(name in row and isinstance(row[name], kind) for name, kind in ROW.items()):
+        return False
+    texts, numbers = all(isinstance(key, str) for key in row["keys"]), all(isinstance(n, int) for n in row["size"])
+    return texts and numbers and len(row["keys"]) > 0 and len(row["size"]) == 2
+
+
 def _shares(folder: Path) -> list[dict[str, Any]]:
     """What every process listed. ValueError where one is missing, or they encoded different things."""
     found = sorted(folder.glob("index-*-of-*.json"))
     if not found:
         raise FileNotFoundError(f"{folder}: no latent cache there; ldm encode makes one")
-    expected = {index_path(folder, i, int(found[0].stem[-5:])) for i in range(int(found[0].stem[-5:]))}
+    processes = int(found[0].stem[-5:]) if found[0].stem[-5:].isdecimal() else 0
+    expected = {index_path(folder, i, processes) for i in range(processes)}
     if set(found) != expected:
         raise ValueError(f"{folder}: {len(found)} of {len(expected)} shares are there; run the same ldm encode again")
-    shares = [read_json(path) for path in found]
+    shares = [index_of(path) for path in found]
     if any(share["made_by"] != shares[0]["made_by"] for share in shares):
         raise ValueError(f"{folder}: its shares were made of different things; run the same ldm encode again")
     return shares

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
 from ldm.files import replacing
@@ -82,9 +82,12 @@ def read(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         facts, settings, expected = (json.loads(metadata[key]) for key in ("facts", "settings", "crc32"))
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        if not (isinstance(facts, dict) and isinstance(settings, dict) and isinstance(facts.get("step"), int)):
+            raise ValueError("its facts and settings are no JSON objects, or name no step")
+        found = _crc32(tensors)
+    except Exception as error:  # nearly every kind, of whatever stands in the place of JSON
         raise ValueError(f"{path} is damaged or no training checkpoint: {' '.join(str(error).split())}") from None
-    if _crc32(tensors) != expected:
+    if found != expected:
         raise ValueError(f"{path} is damaged: its tensors do not have the check sum that was written with them")
     return Checkpoint(tensors, facts, settings)
 

@@ -23,13 +23,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ldm import images
-from ldm.checkpoints import read_json
 from ldm.data.items import Item, Record
 from ldm.data.pictures import Pictures, Size, Unreadable, View, item_of
 from ldm.files import replacing
 from ldm.latents import LatentSpace, NonFiniteError
 from ldm.text import TextEncoder
-from ldm.training.cache import LATENTS, STATES, index_path
+from ldm.training.cache import LATENTS, STATES, index_of, index_path
 from ldm.training.conditions import mask_beside, picture_beside
 from ldm.training.randomness import keyed
 from ldm.training.shards import Shards
@@ -287,5 +286,5 @@ def _remove_others(out: Path, processes: int) -> None:
 
 def _known(out: Path) -> dict[str, list[str]]:
     """The keys of every picture that an earlier run listed, by name."""
-    rows = [row for path in out.glob("index-*-of-*.json") for row in read_json(path)["items"]]
+    rows = [row for path in out.glob("index-*-of-*.json") for row in index_of(path)["items"]]
     return {row["name"]: row["keys"] for row in rows}

@@ -91,15 +91,15 @@ class Log:
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    """log.jsonl -> its rows; one that a kill or a power cut damaged is left out."""
+    """log.jsonl -> its rows, each with a step; one that a kill or a power cut damaged is left out."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []
-    return [row for row in map(_parsed, lines) if row]
+    return [row for row in map(_parsed, lines) if isinstance(row, dict) and isinstance(row.get("step"), int)]
 
 
-def _parsed(line: str) -> dict[str, Any] | None:
+def _parsed(line: str) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

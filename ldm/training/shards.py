@@ -36,7 +36,7 @@ class Shards:
         self._open: dict[Path, Any] = {}
         self._names: dict[str, list[str]] = defaultdict(list)
         for path in sorted(folder.glob(f"{kind}-*.safetensors")):
-            for key, name in (entry.split("/") for entry in self._file(path).keys()):
+            for key, _, name in (entry.partition("/") for entry in self._file(path).keys()):
                 if self.places.setdefault(key, path) == path:
                     self._names[key].append(name)
 
@@ -44,8 +44,9 @@ class Shards:
         return key in self.places or key in self.waiting
 
     def __getitem__(self, key: str) -> dict[str, Tensor]:
-        file = self._file(self.places[key])
-        return {name: file.get_tensor(f"{key}/{name}") for name in self._names[key]}
+        path = self.places[key]
+        with named(path):
+            return {name: self._file(path).get_tensor(f"{key}/{name}") for name in self._names[key]}
 
     def add(self, key: str, tensors: dict[str, Tensor]) -> None:
         """Keeps tensors, and writes a file where enough of them wait, or have waited for long."""

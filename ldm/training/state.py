@@ -71,9 +71,12 @@ class State:
             if name not in tensors or tensors[name].shape != own.shape:
                 raise ValueError(f"it holds no {name} of shape {tuple(own.shape)}")
             own.copy_(tensors[name])
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": self._moments(tensors)})
-        self.scaler.load_state_dict(facts["scaler"])
-        self.step, self.skipped = facts["step"], facts["skipped"]
+        try:
+            self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": self._moments(tensors)})
+            self.scaler.load_state_dict(facts["scaler"])
+            self.step, self.skipped = facts["step"], facts["skipped"]
+        except (KeyError, IndexError, TypeError, AttributeError, RuntimeError) as error:
+            raise ValueError(f"its optimiser or scaler: {' '.join(str(error).split())}") from None
 
     def _moments(self, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]

@@ -22,8 +22,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm.checkpoints import CheckpointError, read_json
-from ldm.checkpoints.modules import check
+from ldm.checkpoints import CheckpointError, named, read_json
+from ldm.checkpoints.modules import empty, filled
 from ldm.checkpoints.tensors import read_tensors
 from ldm.files import write_json, write_tensors
 from ldm.images import crop, pad
@@ -122,11 +122,9 @@ class ErrorClassifier(nn.Module):
         config = read_json(folder / "config.json")
         if config.get("_class_name") != cls.__name__:
             raise CheckpointError(f"{folder} holds a {config.get('_class_name')}; expected an {cls.__name__}")
-        model, tensors = cls.from_config(config), read_tensors(folder / WEIGHTS).tensors
-        expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
-        check(expected, tensors, str(folder))
-        model.load_state_dict(tensors)
-        return model.eval()
+        with named(folder / "config.json"), empty(config):
+            model = cls.from_config(config)
+        return filled(model, read_tensors(folder / WEIGHTS).tensors, str(folder))
 
 
 class _Block(nn.Module):

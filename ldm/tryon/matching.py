@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm.checkpoints.modules import check
+from ldm.checkpoints.modules import filled
 from ldm.checkpoints.tensors import read_tensors
 from ldm.files import write_tensors
 
@@ -62,10 +62,7 @@ class Matcher(nn.Module):
     @classmethod
     def load(cls, path: Path) -> Self:
         """What `save` wrote, in eval mode; CheckpointError where it does not fit."""
-        found, tensors = cls(), read_tensors(path).tensors
-        check({name: tuple(value.shape) for name, value in found.state_dict().items()}, tensors, str(path))
-        found.load_state_dict(tensors)
-        return found.eval().requires_grad_(False)
+        return filled(cls(), read_tensors(path).tensors, str(path)).requires_grad_(False)
 
 
 def _encoder() -> nn.Sequential:

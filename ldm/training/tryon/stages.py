@@ -4,7 +4,6 @@ looks --vae--> latents;  --dress, undress--> garments on, and off (H2G)
       --base--> drawn;   --errors--> maps;   --bridges--> repairs
 """
 
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ldm.bridging import Bridge
-from ldm.checkpoints import save
+from ldm.checkpoints import read_json, save
 from ldm.data.tryon import TryOn, boxes, outputs
 from ldm.data.tryon.synthetic import Made
 from ldm.data.tryon.synthetic import write as write_synthetic
@@ -131,7 +130,7 @@ class Clock:
 
     def __init__(self, path: Path):
         self.path = path
-        self.seconds: dict[str, float] = json.loads(path.read_text()) if path.is_file() else {}
+        self.seconds: dict[str, float] = read_json(path) if path.is_file() else {}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
