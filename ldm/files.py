@@ -71,7 +71,7 @@ def rows_of(text: str, place: str) -> Iterator[tuple[int, dict[str, str]]]:
                 raise ValueError(f"{place}, line {reader.line_num}: expected {width} columns")
             yield reader.line_num, row
     except csv.Error as error:
-        raise ValueError(f"{place}, line {reader.line_num}: no CSV: {error}") from None
+        raise ValueError(f"{place}, line {reader.line_num + 1}: no CSV: {error}") from None
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -76,6 +76,10 @@ def test_a_prompt_of_a_text_file_may_hold_nearly_anything(tmp_path, prompt):
         ("a.csv", "prompt,seed\na,1,2", "line 2: expected 2 columns"),
         ("a.csv", "prompt,colour\na,red", "line 2: 'colour'"),
         ("a.yaml", "a", "expected a file of prompts"),
+        ("a.txt", "a --count 1000000000", "line 1: count 1000000000: expected 1 to 100,000"),
+        ("a.jsonl", "[" * 100_000, "line 1: no JSON"),
+        ("a.csv", f"prompt\n{'a' * 200_000}", "line 2: no CSV: field larger than field limit"),
+        ("a.csv", "prompt,seed\n\na", "line 3: expected 2 columns"),
     ],
 )
 def test_what_is_wrong_is_named_by_its_line(tmp_path, name, text, said):

@@ -239,3 +239,13 @@ def test_the_measuring_holds_no_memory_itself():
 def test_help_shows_an_example(ldm):
     status, out, _ = ldm("bench", "training", "--help")
     assert status == 0 and "Examples" in out and "train_text_to_image.py" in out
+
+
+@pytest.mark.parametrize(
+    "content", [{}, [], {"what": "start", "rows": 5}, {"what": "start", "rows": {"ours": {"ratio": 1}}},
+                {"what": "x", "rows": {"ours": {"seconds": {"median": "a"}, "ratio": {"median": None, "rounds": [1]}}}}]
+)  # fmt: skip
+def test_a_report_of_anything_else_is_one_line(ldm, tmp_path, content):
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    status, out, err = ldm("bench", "report", tmp_path / "a.json")
+    assert (status, out) == (2, "") and "a.json" in err and err.count("\n") == 1

@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import tiny_pipeline
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from ldm import data
 from ldm.data import Item
@@ -434,3 +435,28 @@ def test_threads_that_read_ahead_change_no_order(photos, out, space, monkeypatch
     monkeypatch.setattr(encoding, "AHEAD", 2)
     encode(opened(photos), space, out)
     assert [row["index"] for row in LatentCache(out).rows] == list(range(5))
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [("index", "0"), ("keys", []), ("keys", [5]), ("caption", None), ("label", "a"), ("states", 1), ("size", [16])],
+)
+def test_an_index_with_other_kinds_of_values_is_named(photos, out, space, name, value):
+    encode(opened(photos), space, out)
+    index = next(out.glob("index-*.json"))
+    whole = json.loads(index.read_text())
+    whole["items"][1][name] = value
+    index.write_text(json.dumps(whole))
+    with pytest.raises(ValueError, match=f"{index.name}: not the list of a latent cache"):
+        LatentCache(out)
+    with pytest.raises(ValueError, match=f"{index.name}: not the list of a latent cache"):
+        encode(opened(photos), space, out)
+
+
+def test_a_shard_without_moments_is_named(photos, out, space):
+    encode(opened(photos), space, out)
+    [path] = out.glob(f"{LATENTS}-*.safetensors")
+    save_file({name: value for name, value in load_file(path).items() if not name.endswith("logvar")}, path)
+    cache = LatentCache(out)
+    with pytest.raises(ValueError, match=f"{path.name}: no mean and logvar of"):
+        cache[0]

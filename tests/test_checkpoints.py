@@ -246,6 +246,49 @@ def test_a_config_that_is_no_json_is_refused(copy):
         LatentDiffusion.from_pretrained(copy)
 
 
+def told(path, **changes):
+    """A JSON file with other entries."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.mark.parametrize(
+    "part, changes, said",
+    [
+        ("unet", {"layers_per_block": 10**9}, "layers_per_block 1000000000 in its config: expected at most 1,000,000"),
+        ("unet", {"layers_per_block": 3000}, "more than 5,000 tensors"),
+        ("text_encoder", {"max_position_embeddings": 10**12}, "expected at most 1,000,000"),
+        ("text_encoder", {"num_hidden_layers": 10**6}, "more than 5,000 tensors"),
+        ("vae", {"block_out_channels": "wide"}, "vae"),
+        ("unet", {"in_channels": [4]}, "tiny|copy"),
+        ("unet", {"block_out_channels": 3}, "tiny|copy"),
+        ("vae", {"scaling_factor": "0.2"}, "scaling_factor 0.2 in its config: expected finite numbers"),
+        ("vae", {"scaling_factor": float("nan")}, "scaling_factor nan"),
+        ("vae", {"latents_mean": [0.0, None]}, "latents_mean"),
+        ("scheduler", {"num_train_timesteps": 10**12}, "num_train_timesteps 1000000000000: expected 1 to 100,000"),
+        ("scheduler", {"beta_start": "low"}, "scheduler_config.json|copy"),
+        ("scheduler", {"beta_schedule": {}}, "beta_schedule"),
+    ],
+)
+def test_a_config_is_believed_in_nothing_that_costs_time_or_memory(copy, part, changes, said):
+    """Each took hours or gigabytes, or ended in a traceback."""
+    told(copy / part / ("scheduler_config.json" if part == "scheduler" else "config.json"), **changes)
+    with pytest.raises(ValueError, match=said) as error:
+        LatentDiffusion.from_pretrained(copy)
+    assert "\n" not in str(error.value)
+
+
+def test_a_config_whose_sizes_fit_the_tensors_but_not_each_other_is_refused(copy):
+    told(copy / "unet" / "config.json", center_input_sample="x", addition_embed_type="text")
+    with pytest.raises(CheckpointError):
+        LatentDiffusion.from_pretrained(copy)
+
+
+def test_info_of_a_config_with_other_kinds_of_values_is_one_line(ldm, copy):
+    told(copy / "vae" / "config.json", block_out_channels=7)
+    status, out, err = ldm("info", copy, "--no-probe")
+    assert (status, out) == (2, "") and err.count("\n") == 1 and "copy" in err
+
+
 def test_no_such_model(tmp_path):
     with pytest.raises(FileNotFoundError, match="emoji"):
         checkpoints.resolve("nothing")

@@ -142,6 +142,10 @@ def test_the_first_folder_names_the_class(tmp_path):
         ("metadata.jsonl", '{"file_name": "a.jpg", "text": ["a", "b"]}', "metadata.jsonl:1: text is"),
         ("metadata.jsonl", '{"file_name": "a.jpg", "label": 1}\n{"file_name": "b.png"}', "label is missing in some"),
         ("metadata.csv", "name,text\na.jpg,red", "metadata.csv:2: file_name is None"),
+        ("metadata.csv", "file_name,text\na.jpg,red, and green", "metadata.csv, line 2: expected 2 columns"),
+        ("metadata.csv", f"file_name,text\na.jpg,{'red' * 50_000}", "metadata.csv, line 2: no CSV"),
+        ("metadata.jsonl", "[" * 100_000, "metadata.jsonl:1: no JSON"),
+        ("metadata.jsonl", '{"file_name": "a.jpg", "condition": 5}', "metadata.jsonl:1: the second picture is 5"),
     ],
 )
 def test_metadata_that_cannot_be_used_is_one_line_with_its_place(three, name, content, said):
@@ -149,6 +153,17 @@ def test_metadata_that_cannot_be_used_is_one_line_with_its_place(three, name, co
     with pytest.raises(ValueError) as caught:
         data.open(three)
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_labels_of_very_many_digits_are_names(three):
+    (three / "metadata.jsonl").write_text(json.dumps({"file_name": "a.jpg", "label": "9" * 5000}))
+    assert data.open(three, side=4).classes == ["9" * 5000]
+
+
+def test_captions_beside_pictures_that_are_no_text_are_named(three):
+    (three / "a.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="a.txt: not UTF-8 text"):
+        data.open(three)
 
 
 def test_what_is_not_there_is_said(tmp_path):
@@ -456,6 +471,24 @@ def idx(array: np.ndarray) -> bytes:
     return head + array.astype(np.uint8).tobytes()
 
 
+@pytest.mark.parametrize(
+    "member", [["b.png", {"a": 1}, 5], ["b.png", -1, 5], ["b.png", 0, 10**12], [1, 0, 5], ["b.png", 0], "abc", 5, None]
+)
+def test_an_index_that_names_no_place_in_its_shard_is_made_again(tmp_path, member):
+    path = shard(tmp_path / "a.tar", {"a.png": encoded("red"), "a.txt": b"red"})
+    whole = tars.members(path)
+    index = path.with_name("a.tar.index.json")
+    index.write_text(json.dumps(json.loads(index.read_text()) | {"members": [member]}))
+    assert tars.members(path) == whole and json.loads(index.read_text())["members"] != [member]
+
+
+def test_a_sample_whose_json_is_nested_too_deep_or_labelled_by_a_list_is_named(tmp_path):
+    for content in (b"[" * 100_000, b'{"label": [1]}', b'{"label": 1e999}'):
+        path = shard(tmp_path / f"{len(content)}.tar", {"a.png": encoded("red"), "a.json": content})
+        with pytest.raises(ValueError, match="a: its caption or label cannot be read"):
+            tars.Tars([path])[0]
+
+
 @pytest.fixture
 def mnist(tmp_path):
     rng = np.random.default_rng(0)
@@ -499,6 +532,23 @@ def test_idx_files_of_other_things_than_digits(mnist):
 def test_damaged_idx_files_are_named(mnist, content, said):
     (mnist / "train-labels-idx1-ubyte").write_bytes(content)
     with pytest.raises(ValueError, match=said):
+        data.open(mnist)
+
+
+def test_a_packed_idx_file_is_unpacked_as_far_as_its_head_says(mnist):
+    packed = gzip.compress(idx(np.arange(5)))
+    for content, said in (
+        (packed[:10] + b"\xff" * 8 + packed[18:], "damaged gzip"),
+        (gzip.compress(idx(np.arange(5)) + bytes(10**7)), "more bytes of data, expected 5"),
+        (bytes([0, 0, 8, 3]) + b"\xff" * 12, "at most 2,147,483,648 numbers"),
+        (bytes([0, 0, 8, 200]) + bytes(800), "1 side or 3"),
+    ):
+        (mnist / "train-labels-idx1-ubyte").write_bytes(content)
+        with pytest.raises(ValueError, match=said):
+            data.open(mnist)
+    (mnist / "train-labels-idx1-ubyte").write_bytes(idx(np.arange(5)))
+    (mnist / "classes.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="classes.txt: not UTF-8 text"):
         data.open(mnist)
 
 

@@ -124,6 +124,10 @@ def test_what_is_no_classifier_is_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({**config, "_class_name": "AutoencoderKL"}))
     with pytest.raises(CheckpointError, match="AutoencoderKL"):
         ErrorClassifier.from_pretrained(tmp_path)
+    for changes in ({"widths": "wide"}, {"widths": [10**9]}, {"layers": 10**6}, {"heads": None}):
+        (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
+        with pytest.raises(CheckpointError, match="config.json cannot be read"):
+            ErrorClassifier.from_pretrained(tmp_path)
     with pytest.raises(ValueError, match="multiple of the heads"):
         ErrorClassifier((8, 18), heads=4)
     with pytest.raises(ValueError, match="by themselves"):

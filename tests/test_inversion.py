@@ -188,3 +188,12 @@ def test_a_pickle_does_not_run_anything(encoder, tmp_path):
     assert inversion.load(encoder, tmp_path / "toy.pt") == "toy"
     assert torch.equal(lookup(encoder, "toy"), VECTORS)
     assert not (tmp_path / "ran").exists()
+
+
+def test_a_word_that_is_taken_and_numbers_that_are_none_are_said_of_the_file(encoder, tmp_path):
+    save_file({"apple": VECTORS}, tmp_path / "taken.safetensors")
+    with pytest.raises(ValueError, match="taken.safetensors: token 'apple'"):
+        inversion.load(encoder, tmp_path / "taken.safetensors")
+    save_file({"<toy>": VECTORS / 0}, tmp_path / "infinite.safetensors")
+    with pytest.raises(CheckpointError, match="infinite.safetensors: <toy> holds NaN"):
+        inversion.load(encoder, tmp_path / "infinite.safetensors")

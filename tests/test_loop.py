@@ -13,6 +13,7 @@ import pytest
 import runs
 import torch
 from runs import Points, Tiny, plan
+from safetensors.torch import save_file
 from torch import nn
 
 from ldm.draws import gaussian, integers, uniform
@@ -608,3 +609,25 @@ def test_every_part_of_a_plan_is_an_option_and_a_wrong_one_is_named_as_written()
     ):
         refused, seen = called("-o", "a", *words)
         assert str(refused.exception).startswith(message) and not seen
+
+
+@pytest.mark.parametrize("facts", ["[]", "{}", '{"step": "1"}', "[" * 100_000, "nonsense"])
+def test_a_checkpoint_whose_facts_say_no_step_is_one_line(tmp_path, facts):
+    path = tmp_path / "checkpoint-00000001.safetensors"
+    save_file({"a": torch.ones(2)}, path, {"facts": facts, "settings": "{}", "crc32": "0"})
+    with pytest.raises(ValueError, match="checkpoint-00000001.safetensors is damaged") as error:
+        checkpoint.read(path)
+    assert "\n" not in str(error.value)
+
+
+def test_facts_and_tensors_of_another_state_are_refused():
+    state = State(Tiny(), plan(), torch.device("cpu"))
+    with pytest.raises(ValueError, match="its optimiser or scaler"):
+        state.restore(state.tensors(), {"step": 1})
+    with pytest.raises(ValueError, match="its optimiser or scaler"):
+        state.restore(state.tensors() | {"optimizer/99/step": torch.ones(())}, state.facts())
+
+
+def test_lines_of_a_log_that_are_no_rows_are_left_out(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1}\n5\n[]\n{"loss": 2}\n{"step": "a"}\n{"st\n' + "[" * 100_000 + "\n")
+    assert log.rows(tmp_path / "log.jsonl") == [{"step": 1}]

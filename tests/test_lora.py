@@ -367,3 +367,20 @@ def test_diffusers_header_that_is_no_json(pair, tmp_path):
     path = written(tmp_path / "a.safetensors", found, {"lora_adapter_metadata": json.dumps({"unet.r": 2})[:-3]})
     with pytest.raises(CheckpointError, match="a.safetensors cannot be read"):
         Fused(*pair).load(path)
+
+
+def test_numbers_that_are_none_are_refused(pair, tmp_path):
+    found = tensors(pair, "kohya")
+    name = next(name for name in found if "lora_up" in name)
+    found[name][0, 0] = torch.nan
+    with pytest.raises(CheckpointError, match=f"a.safetensors: {name} holds NaN"):
+        Fused(*pair).load(written(tmp_path / "a.safetensors", found))
+
+
+def test_a_lora_whose_folder_names_no_model_by_a_word_is_refused(tmp_path):
+    from ldm import checkpoints
+
+    written(tmp_path / "pytorch_lora_weights.safetensors", {"a": torch.ones(1)})
+    (tmp_path / "ldm.json").write_text('{"model": ["emoji"]}')
+    with pytest.raises(CheckpointError, match=r"ldm.json: model \['emoji'\], expected the name"):
+        checkpoints.read(tmp_path)

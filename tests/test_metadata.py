@@ -364,3 +364,7 @@ def test_read_says_what_is_wrong(tmp_path):
         read(tmp_path / "text.png")
     with pytest.raises(FileNotFoundError, match="no such file"):
         read(tmp_path / "none.png")
+
+
+def test_a_size_of_very_many_digits_is_left_as_it_is():
+    assert parse(f"a\nSteps: 20, Size: {'9' * 5000}x1")["size"] == f"{'9' * 5000}x1"

@@ -153,6 +153,14 @@ def test_content_decides_not_the_ending(tmp_path):
     assert torch.equal(read_tensors(safe).tensors["a"], expected["a"]) and read_tensors(safe).metadata["who"] == "me"
 
 
+def test_what_would_unpack_to_far_more_than_its_size_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.ckpt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/data.pkl", pickle.dumps({}))
+        archive.writestr("a/data/0", bytes(10**7))
+    with pytest.raises(CheckpointError, match="a.ckpt would unpack to more than 100 times its size"):
+        read_tensors(tmp_path / "a.ckpt")
+
+
 BAD = {
     "empty.ckpt": b"",
     "text.safetensors": b"version https://git-lfs.github.com/spec/v1\n",

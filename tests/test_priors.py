@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from ldm.autoencoders import AE, VAE, VQVAE, VQVAE2, ConditionalVAE, Shape
-from ldm.autoencoders.priors import CodePrior, LabelledPrior, MixturePrior, NormalPrior, fitted, prior_of
+from ldm.autoencoders.priors import FILE, CodePrior, LabelledPrior, MixturePrior, NormalPrior, fitted, prior_of
+from ldm.checkpoints import CheckpointError
 from ldm.training.randomness import keyed
 
 SHAPE = Shape((8, 8), 1, 3, "dense", (12,))
@@ -132,3 +134,10 @@ def test_only_variational_ones_need_nothing_fitted(tmp_path):
     for folder in (None, tmp_path):
         with pytest.raises(FileNotFoundError, match="no prior"):
             prior_of(made(AE, SHAPE), folder)
+
+
+@pytest.mark.parametrize("told", ["{", "{}", "[]", '{"kind": "codes", "sizes": 3}', '{"kind": "mixture"}'])
+def test_a_prior_that_says_nothing_of_its_sizes_is_named(tmp_path, told):
+    save_file({"a": torch.ones(2)}, tmp_path / FILE, {"prior": told})
+    with pytest.raises(CheckpointError, match=FILE):
+        prior_of(made(AE, SHAPE), tmp_path)

@@ -288,3 +288,9 @@ def test_the_embedded_model_reads_long_prompts():
     cond = text(prompt)
     assert cond.shape == (1, text.tokenizer.length * text.chunks(prompt), 160) and text.chunks(prompt) > 2
     assert torch.isfinite(cond).all()
+
+
+def test_a_length_without_room_for_a_word_is_refused():
+    tokenizer = train_tokenizer(CAPTIONS, size=600, length=16)
+    with pytest.raises(ValueError, match="length 2: expected 3 tokens or more"):
+        Tokenizer(tokenizer.vocabulary, tokenizer.merges, 2)
