@@ -235,9 +235,11 @@ def test_a_missing_shard_is_named(copy):
     index.write_text(json.dumps({"weight_map": names}))
     with pytest.raises(FileNotFoundError, match="unet lacks 1 of 2 shards, b.safetensors the first"):
         LatentDiffusion.from_pretrained(copy)
-    index.write_text(json.dumps({"weight_map": ["a.safetensors"]}))
-    with pytest.raises(CheckpointError, match="weight_map"):
-        LatentDiffusion.from_pretrained(copy)
+    elsewhere = {"a": "../vae/diffusion_pytorch_model.safetensors"}
+    for names in (["a.safetensors"], {}, None, {"a": ["a.safetensors"]}, {"a": 5}, elsewhere, {"a": "/a.safetensors"}):
+        index.write_text(json.dumps({"weight_map": names}))
+        with pytest.raises(CheckpointError, match="weight_map"):
+            LatentDiffusion.from_pretrained(copy)
 
 
 def test_a_config_that_is_no_json_is_refused(copy):

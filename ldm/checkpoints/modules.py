@@ -79,7 +79,7 @@ def frame(contents: Contents, part: str) -> Any:
 
 
 @contextmanager
-def empty(config: Mapping[str, Any]) -> "Iterator[None]":
+def empty(config: Mapping[str, Any]) -> Iterator[None]:
     """Modules that are made within it have no numbers. ValueError for a config that no network of any use has.
 
     Else a byte of damage could ask for a billion layers, which take hours to make.
@@ -90,18 +90,19 @@ def empty(config: Mapping[str, Any]) -> "Iterator[None]":
     if large := [(name, size) for name, value in config.items() for size in _sizes(value) if abs(size) > LARGEST]:
         raise ValueError(f"{large[0][0]} {str(large[0][1])[:20]} in its config: expected at most {LARGEST:,}")
     with init_empty_weights(include_buffers=False):
-        register, count = nn.Module.register_parameter, iter(range(MOST))
+        base: Any = nn.Module
+        register, count = base.register_parameter, iter(range(MOST))
 
         def counted(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
             if parameter is not None and next(count, None) is None:
                 raise ValueError(f"its config asks for more than {MOST:,} tensors")
             register(module, name, parameter)
 
-        nn.Module.register_parameter = counted  # type: ignore[method-assign]
+        base.register_parameter = counted
         try:
             yield
         finally:
-            nn.Module.register_parameter = register  # type: ignore[method-assign]
+            base.register_parameter = register
 
 
 def _sizes(value: Any) -> Iterator[int]:

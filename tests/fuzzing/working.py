@@ -11,7 +11,7 @@ from fuzzing.limits import SECONDS, resident_mib
 from fuzzing.loaders import folder_of
 from fuzzing.trying import Outcome, tried
 
-PATIENCE = 6 * SECONDS  # by the clock, for what waits and for what no signal interrupts
+PATIENCE = 6 * SECONDS  # seconds by the clock, for what waits and for what no signal interrupts
 
 
 class Result(NamedTuple):
@@ -28,7 +28,7 @@ def results(cases: Iterable[Case]) -> Iterator[Result]:
     for case in cases:
         connection.send((case, folder_of(case.loader)))
         try:
-            if not connection.poll(PATIENCE):
+            if not any(connection.poll(1) for _ in range(PATIENCE)):  # one after the other: it may be stopped meanwhile
                 raise TimeoutError("no answer")
             yield connection.recv()
         except (EOFError, OSError) as error:
