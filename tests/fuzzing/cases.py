@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Mapping
 from functools import cache
 from itertools import count as count_from
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -129,9 +128,13 @@ def cases(loader: Loader, whole: Mapping[str, bytes]) -> st.SearchStrategy[Case]
 
 
 def numbered(loader: Loader, count: int) -> list[Case]:
-    """The first so many cases of a loader: number i is the same whatever the count."""
-    found = (case for block in count_from() for case in _block(loader.name, block))
-    return list(islice(found, count))
+    """The first so many cases of a loader, none twice: number i is the same whatever the count."""
+    found: dict[Case, None] = {}
+    for block in count_from():
+        if len(found) >= count:
+            break
+        found |= dict.fromkeys(_block(loader.name, block))
+    return list(found)[:count]
 
 
 @cache
@@ -142,11 +145,10 @@ def _block(name: str, block: int) -> tuple[Case, ...]:
     @settings(max_examples=BLOCK, phases=[Phase.generate], **ALONE)
     @given(cases(LOADERS[name], whole_files(name)))
     def collect(case: Case) -> None:
-        if case not in found:
-            found.append(case)
+        found.append(case)
 
     collect()
-    return tuple(found[block > 0 :])  # each block begins with the least damage of all: once is enough
+    return tuple(found)
 
 
 @cache

@@ -26,8 +26,8 @@ def results(cases: Iterable[Case]) -> Iterator[Result]:
     """Cases -> what came of each, in their order."""
     worker, connection = _started()
     for case in cases:
-        connection.send((case, folder_of(case.loader)))
         try:
+            connection.send((case, folder_of(case.loader)))
             if not any(connection.poll(1) for _ in range(PATIENCE)):  # one after the other: it may be stopped meanwhile
                 raise TimeoutError("no answer")
             yield connection.recv()
