@@ -266,6 +266,12 @@ def told(path, **changes):
         ("vae", {"scaling_factor": "0.2"}, "scaling_factor 0.2 in its config: expected finite numbers"),
         ("vae", {"scaling_factor": float("nan")}, "scaling_factor nan"),
         ("vae", {"latents_mean": [0.0, None]}, "latents_mean"),
+        (
+            "vae",
+            {"latents_mean": [0.0] * 3},
+            "vae cannot be read: latents_mean of 3 numbers in its config for 4 channels",
+        ),
+        ("vae", {"_class_name": True}, "vae cannot be read: True: expected one of AutoencoderKL"),
         ("scheduler", {"num_train_timesteps": 10**12}, "num_train_timesteps 1000000000000: expected 1 to 100,000"),
         ("scheduler", {"beta_start": "low"}, "scheduler_config.json|copy"),
         ("scheduler", {"beta_schedule": {}}, "beta_schedule"),

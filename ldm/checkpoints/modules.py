@@ -114,12 +114,14 @@ def _sizes(value: Any) -> Iterator[int]:
 
 
 def _check_scales(config: Mapping[str, Any]) -> None:
-    """ValueError where an autoencoder's config names a scale or a shift that is no finite number, or a row of them."""
+    """ValueError where an autoencoder's config names a scale or a shift that is no finite number, or one a channel."""
     for name in ("scaling_factor", "shift_factor", "latents_mean", "latents_std"):
         value = config.get(name)
         row = value if isinstance(value, list) and name.startswith("latents") else [value]
         if value is not None and not all(_is_number(number) for number in row):
             raise ValueError(f"{name} {str(value)[:60]} in its config: expected finite numbers")
+        if isinstance(value, list) and len(value) != config.get("latent_channels", len(value)):
+            raise ValueError(f"{name} of {len(value)} numbers in its config for {config['latent_channels']} channels")
 
 
 def _is_number(value: Any) -> bool:
@@ -154,7 +156,7 @@ def _own(room: str, name: str, others: str) -> "Callable[[dict[str, Any]], nn.Mo
     """What makes one of the package's own modules, which its room registers; by name, as no arrow points up."""
     import_module(room)
     if name not in REGISTERED:
-        raise CheckpointError(f"{name}: expected one of {', '.join([others, *sorted(REGISTERED)])}")
+        raise ValueError(f"{name}: expected one of {', '.join([others, *sorted(REGISTERED)])}")
     return REGISTERED[name]
 
 
