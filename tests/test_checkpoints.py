@@ -269,7 +269,7 @@ def told(path, **changes):
         (
             "vae",
             {"latents_mean": [0.0] * 3},
-            "vae cannot be read: latents_mean of 3 numbers in its config for 4 channels",
+            "latents_mean of 3 numbers in its config for 4 channels",
         ),
         ("vae", {"_class_name": True}, "vae cannot be read: True: expected one of AutoencoderKL"),
         ("scheduler", {"num_train_timesteps": 10**12}, "num_train_timesteps 1000000000000: expected 1 to 100,000"),
