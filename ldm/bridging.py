@@ -52,6 +52,10 @@ class Bridge(LinearGaussian):
     sigma_t (equation 12), which tells z_0 at every time; or "epsilon", the noise itself, which tells z_0 beside z_T,
     at times 1..T-1 alone, and near T only with its errors times 1 / a_t. `ode` is the limit without noise (OT-ODE).
     ValueError for betas that are not positive, for an unknown type, and for epsilon without noise.
+
+    >>> bridge = Bridge()
+    >>> bridge.noise(np.zeros(1), bridge.T, eps=np.ones(1), z_T=np.array([7.0]))  # the far end is the other picture
+    array([7.])
     """
 
     def __init__(self, betas: np.ndarray | None = None, prediction_type: str = "residual", ode: bool = False):

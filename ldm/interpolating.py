@@ -13,6 +13,9 @@ def slerp(a: Tensor, b: Tensor, share: float, axes: int = 1) -> Tensor:
 
     The last `axes` axes make one vector. Vectors that (nearly) point the same or the opposite way, or are zero, have no
     circle to follow and are mixed by a straight line.
+
+    >>> slerp(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 0.5)
+    tensor([0.7071, 0.7071])
     """
     if share in (0, 1):
         return a if share == 0 else b

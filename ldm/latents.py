@@ -71,6 +71,14 @@ class LatentSpace:
     it is, memory that runs out leads to smaller pieces from there on, until `memory` is set again.
 
     ValueError for a scale that is 0, not finite, or not one for each channel, and for an unknown `memory`.
+
+    >>> from PIL import Image
+    >>> space = LatentSpace.from_pretrained("emoji")
+    >>> z = space.encode(Image.new("RGB", (60, 40), "teal"))
+    >>> tuple(z.shape), space.factor, space.scale == SCALE
+    ((1, 4, 5, 8), 8, True)
+    >>> space.decode(z, size=(40, 60))[0].size
+    (60, 40)
     """
 
     def __init__(
@@ -106,6 +114,7 @@ class LatentSpace:
         """An embedded name, a folder (of a pipeline or of the autoencoder alone), a single file, or a hub id.
 
         `scale` and `shift` win over what the weights' config says. Of a model of pixels the space is pixels themselves.
+        FileNotFoundError where there is none, CheckpointError where it cannot be used.
         """
         from ldm.checkpoints import load_vae, locate, of_pixels
 
@@ -159,7 +168,7 @@ class LatentSpace:
 
     @torch.no_grad()
     def reconstruct(self, images: Source | Sequence[Source]) -> list[Image.Image]:
-        """source or list -> what the autoencoder makes of each, at its own size."""
+        """source or list -> what the autoencoder makes of each, at its own size. Raises as `encode` and `decode` do."""
         pictures = []
         for source in _sources(images):
             x, size = pad(to_pixels(source), self.factor)
@@ -168,7 +177,14 @@ class LatentSpace:
         return pictures
 
     def roundtrip(self, image: Source, value_range: Range | None = None) -> RoundTrip:
-        """One picture there and back: figures, and what is wrong if something is (see `ldm.roundtrip`)."""
+        """One picture there and back: figures, and what is wrong if something is (see `ldm.roundtrip`).
+
+        ValueError for what cannot be read, and for more than one picture.
+
+        >>> from PIL import Image
+        >>> LatentSpace.identity().roundtrip(Image.new("RGB", (32, 32), "teal")).psnr
+        inf
+        """
         x = to_pixels(image, value_range=value_range)
         if len(x) != 1:
             raise ValueError(f"{len(x)} pictures: a round trip is made with one at a time")
@@ -188,7 +204,10 @@ class LatentSpace:
         return mean if generator is None else mean + torch.exp(logvar / 2) * _gaussian(generator, mean)
 
     def to_pixels(self, z: Tensor) -> Tensor:
-        """z_0 (B,C,h,w) -> pixels (B,3,h f,w f), about [-1,1] and not clamped. Differentiable."""
+        """z_0 (B,C,h,w) -> pixels (B,3,h f,w f), about [-1,1] and not clamped. Differentiable.
+
+        ValueError for another number of channels, NonFiniteError as `decode`.
+        """
         self._expect_latents(z)
         return self._run(decoding, self.unscaled(z))
 
@@ -251,6 +270,7 @@ class LatentSpace:
         """Pictures of any sizes -> the moments of their z_0; warns where the scale does not fit them.
 
         The variance is that of posterior samples, without drawing any: that of the mean plus the mean of the variance.
+        ValueError for no picture.
         """
         tally = Tally(self)
         for source in images:
@@ -289,7 +309,10 @@ class LatentSpace:
         return _entries(self.scale, self.shift)
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
-        """Writes the autoencoder in diffusers' layout; its config names this space's scale and shift."""
+        """Writes the autoencoder in diffusers' layout; its config names this space's scale and shift.
+
+        ValueError for an autoencoder that cannot be written.
+        """
         if not hasattr(self.autoencoder, "save_pretrained"):
             raise ValueError(f"{type(self.autoencoder).__name__} has no save_pretrained, expected a diffusers model")
         self.autoencoder.save_pretrained(folder)

@@ -95,6 +95,10 @@ def describe(parameters: Mapping[str, Any]) -> str:
     """parameters -> A1111 text: the prompt, the negative prompt where there is one, and one line of settings.
 
     `version` is written as it stands ("ldm 0.1"). What is None is left out; lists and dicts become JSON.
+
+    >>> print(describe({"prompt": "a fox", "num_inference_steps": 20, "sampler": "euler_a", "seed": 7}))
+    a fox
+    Steps: 20, Sampler: Euler a, Seed: 7
     """
     rest = {key: value for key, value in parameters.items() if value is not None}
     prompt, negative = str(rest.pop("prompt", "")), str(rest.pop("negative_prompt", ""))
@@ -232,7 +236,10 @@ def read(path: Source) -> dict[str, Any]:
 
 
 def told(path: Source) -> dict[str, Any]:
-    """picture -> the parameters that made it, from the JSON or else from the A1111 text; {} where it does not say."""
+    """picture -> the parameters that made it, from the JSON or else from the A1111 text; {} where it does not say.
+
+    FileNotFoundError or ValueError where there is no picture.
+    """
     found = read(path)
     return found["ldm"] or (parse(found["parameters"]) if found["parameters"] else {})
 

@@ -75,13 +75,16 @@ class LinearGaussian:
         return self.T
 
     def noise(self, z_0: Array, t: Time, eps: Array, z_T: Array | None = None) -> Array:
-        """z_0 (B,...), eps (B,...) ~ N(0, I) -> z_t (B,...) in z_0's dtype."""
+        """z_0, eps (B,...) ~ N(0, I), t in 0..T -> z_t (B,...) in z_0's dtype; ValueError for another time."""
         t = _whole(t, 0, self.T)
         z_t = _over(self.a[t], z_0) * z_0 + _over(self.c[t], z_0) * eps
         return z_t if z_T is None else z_t + _over(self.b[t], z_0) * z_T
 
     def posterior(self, t: Time, s: Time) -> tuple[Any, Any, Any]:
-        """Times t > s -> (k0, kt, std), floats or (B,), of q(z_s | z_t, z_0) = N(k0 z_0 + kt z_t, std^2)."""
+        """Times t > s -> (k0, kt, std), floats or (B,), of q(z_s | z_t, z_0) = N(k0 z_0 + kt z_t, std^2).
+
+        ValueError where s is not below t, and for times outside of 0..T.
+        """
         t, s = _whole(t, 1, self.T), _whole(s, 0, self.T)
         if np.any(s >= t):
             raise ValueError(f"a step goes down in time, not from {t} to {s}")
@@ -96,12 +99,18 @@ class LinearGaussian:
         return k0 * z_0 + kt * z_t + std * eps
 
     def target(self, z_0: Array, z_t: Array, t: Time, z_T: Array | None = None) -> Array:
-        """z_0, z_t (B,...), t in 1..highest -> output (B,...) in float32 (float64 stays)."""
+        """z_0, z_t (B,...), t in 1..highest -> output (B,...) in float32 (float64 stays).
+
+        ValueError for another time, and where z_T is needed and missing.
+        """
         (p, q, rest), z_t = self._parts(t, z_t, z_T), _wide(z_t)
         return p * z_t + q * _wide(z_0) + rest
 
     def recover(self, z_t: Array, t: Time, output: Array, z_T: Array | None = None) -> Array:
-        """z_t, output (B,...), t in 1..highest -> z_0 (B,...) in float32 (float64 stays)."""
+        """z_t, output (B,...), t in 1..highest -> z_0 (B,...) in float32 (float64 stays).
+
+        ValueError for another time, and where z_T is needed and missing.
+        """
         (p, q, rest), z_t = self._parts(t, z_t, z_T), _wide(z_t)
         return (_wide(output) - p * z_t - rest) / q
 
@@ -129,7 +138,13 @@ class Diffusion(LinearGaussian):
 
     `betas` (T,), by default Stable Diffusion's; `prediction_type` in diffusers' words: epsilon, v_prediction or sample.
     `eta` chooses among the posteriors that share these marginals (DDIM, Song et al. 2021, eq. 16): 1 is DDPM's, 0 moves
-    without noise.
+    without noise. ValueError for betas that are not in (0,1], for an unknown type, for epsilon where nothing of z_0 is
+    left at T, and for an eta outside of 0..1.
+
+    >>> process, z_0, eps = Diffusion(), np.ones((1, 4, 2, 2)), np.zeros((1, 4, 2, 2))
+    >>> z_t = process.noise(z_0, 500, eps)
+    >>> bool(np.allclose(process.recover(z_t, 500, process.target(z_0, z_t, 500)), z_0))
+    True
     """
 
     def __init__(self, betas: np.ndarray | None = None, prediction_type: str = "epsilon", eta: float = 1.0):
@@ -141,7 +156,10 @@ class Diffusion(LinearGaussian):
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Diffusion:
-        """A diffusers scheduler_config.json, as a dict -> its process. What it leaves out has diffusers' default."""
+        """A diffusers scheduler_config.json, as a dict -> its process. What it leaves out has diffusers' default.
+
+        ValueError names a schedule or a type that is unknown here.
+        """
         return cls(betas_from_config(config), config.get("prediction_type", "epsilon"))
 
     def config(self) -> dict[str, Any]:
@@ -187,23 +205,32 @@ class Diffusion(LinearGaussian):
 
 
 def linear(T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02) -> np.ndarray:
-    """Ho et al. 2020: evenly spaced betas."""
+    """T -> betas (T,), evenly spaced (Ho et al. 2020, section 4)."""
     return np.linspace(beta_start, beta_end, T)
 
 
 def scaled_linear(T: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012) -> np.ndarray:
-    """Latent diffusion (Rombach et al. 2022): evenly spaced square roots."""
+    """T -> betas (T,) whose square roots are evenly spaced: latent diffusion's (Rombach et al. 2022)."""
     return np.linspace(beta_start**0.5, beta_end**0.5, T) ** 2
 
 
 def cosine(T: int = 1000) -> np.ndarray:
-    """Nichol and Dhariwal 2021, eq. 17: abar a squared cosine, betas capped at 0.999; diffusers' squaredcos_cap_v2."""
+    """T -> betas (T,), at most 0.999, of which abar is a squared cosine; diffusers' squaredcos_cap_v2.
+
+    Nichol and Dhariwal 2021, equation 17.
+    """
     abar = np.cos((np.arange(T + 1) / T + 0.008) / 1.008 * np.pi / 2) ** 2
     return np.minimum(1 - abar[1:] / abar[:-1], 0.999)
 
 
 def zero_terminal_snr(betas: np.ndarray) -> np.ndarray:
-    """Betas -> betas with a_T = 0 and a_1 as before: a is shifted, then stretched (Lin et al. 2023, algorithm 1)."""
+    """Betas (T,) -> betas (T,) with a_T = 0 and a_1 as before: a is shifted, then stretched.
+
+    Lin et al. 2023, algorithm 1.
+
+    >>> float(Diffusion(zero_terminal_snr(scaled_linear()), "v_prediction").snr(1000))
+    0.0
+    """
     a = np.sqrt(np.cumprod(1 - betas))
     abar = ((a - a[-1]) * a[0] / (a[0] - a[-1])) ** 2
     return 1 - abar / np.append(1.0, abar[:-1])

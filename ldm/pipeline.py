@@ -39,6 +39,11 @@ class LatentDiffusion(Drawing):
 
     Every task returns PIL images whose `info["ldm"]` tells how they were made, or z_0 (B,C,H/f,W/f) with
     output="latent", and raises ValueError that names the argument for anything out of range.
+
+    >>> pipe = LatentDiffusion.from_pretrained("emoji")
+    >>> pictures = pipe.text_to_image(["a red apple", "a fox"], height=64, width=64, num_inference_steps=1, seed=[3, 8])
+    >>> [(picture.size, picture.info["ldm"]["prompt"], picture.info["ldm"]["seed"]) for picture in pictures]
+    [((64, 64), 'a red apple', 3), ((64, 64), 'a fox', 8)]
     """
 
     errors: Any = None  # an error classifier (`ldm.tryon`), by which `refine` knows what is wrong
@@ -94,7 +99,10 @@ class LatentDiffusion(Drawing):
         self.denoiser.unet = TunedUNet(self.denoiser.unet, choice)
 
     def save_pretrained(self, folder: str | Path, dtype: torch.dtype | None = None) -> None:
-        """Writes diffusers' layout; `dtype` of the weights on disk (None: as they are)."""
+        """Writes diffusers' layout; `dtype` of the weights on disk (None: as they are).
+
+        CheckpointError where it cannot be written, ValueError for a folder that holds something that is no model.
+        """
         unet: Any = self.denoiser.unet
         checkpoints.save(folder, self.latents.autoencoder, unet, self.text, self.scheduler, self.defaults, dtype,
                          self.latents.entries())  # fmt: skip
@@ -102,7 +110,10 @@ class LatentDiffusion(Drawing):
             self.errors.save_pretrained(Path(folder) / CLASSIFIER)
 
     def load_lora(self, path: str | Path, scale: float = 1.0) -> None:
-        """Adds a LoRA's file (kohya, diffusers or PEFT naming) to the weights, `scale` times; see `ldm.lora`."""
+        """Adds a LoRA's file (kohya, diffusers or PEFT naming) to the weights, `scale` times; see `ldm.lora`.
+
+        FileNotFoundError without the file, CheckpointError where a tensor of it has no place in the model.
+        """
         self.loras.load(path, scale)
 
     def unload_lora(self, path: str | Path | None = None) -> None:
@@ -110,7 +121,10 @@ class LatentDiffusion(Drawing):
         self.loras.unload(path)
 
     def load_embedding(self, path: str | Path, token: str | None = None) -> str:
-        """Adds a textual inversion's file -> the word that stands for it in prompts; see `ldm.inversion`."""
+        """Adds a textual inversion's file -> the word that stands for it in prompts; see `ldm.inversion`.
+
+        ValueError for a model without words, and for a word that there is already.
+        """
         if self.text is None:
             raise ValueError(f"{path}: this model takes no words")
         word = inversion.load(self.text, path, token)

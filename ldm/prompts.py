@@ -31,7 +31,14 @@ Section = list[Fragment]  # what stands between two BREAKs; neighbours differ in
 
 
 def parse(prompt: str) -> list[Section]:
-    """Prompt -> its sections, at least one: [[Fragment("", 1.0)]] where there are no words."""
+    """Prompt -> its sections, at least one: [[Fragment("", 1.0)]] where there are no words.
+
+    >>> for text, weight in parse("a (red:1.3) apple")[0]:
+    ...     print(repr(text), weight)
+    'a ' 1.0
+    'red' 1.3
+    ' apple' 1.0
+    """
     scanner = _Scanner()
     end = 0
     for match in SYNTAX.finditer(prompt):

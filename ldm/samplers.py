@@ -64,6 +64,10 @@ def times(T: int, steps: int, spacing: str = "leading", offset: int = 0, last: i
 
     The spacings are diffusers' (Lin et al. 2023, table 2), on a clock that is one ahead: its timestep i is time i + 1.
     `offset` is its steps_offset; `last` = 1 is its set_alpha_to_one = False. A step that would not move is left out.
+    ValueError for steps outside of 1..T, and for an unknown spacing.
+
+    >>> times(1000, 4), times(1000, 4, "trailing")
+    ([751, 501, 251, 1, 0], [1000, 750, 500, 250, 0])
     """
     steps = checked_steps(steps, T)
     grid: np.ndarray

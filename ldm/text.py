@@ -255,6 +255,7 @@ class TextEncoder:
         return self("").expand(batch, -1, -1)
 
     def to(self, device: "torch.device | str | None" = None, dtype: "torch.dtype | None" = None) -> "TextEncoder":
+        """Moves the model; returns this encoder."""
         self.model.to(device=device, dtype=dtype)
         return self
 

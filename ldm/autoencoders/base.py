@@ -87,7 +87,11 @@ class Model(nn.Module):
 
 
 class Autoencoder(Model):
-    """An encoder and a decoder of a shape, and how pixels are distributed about what the decoder puts out."""
+    """An encoder and a decoder of a shape, and how pixels are distributed about what the decoder puts out.
+
+    `likelihood` is "bernoulli", the cross-entropy of sigmoid outputs, or "gaussian", squared errors over 2 sigma^2,
+    `sigma` in units of [0,1]. ValueError for another, and for a sigma that is not above 0.
+    """
 
     def __init__(self, shape: Shape = Shape(), likelihood: str = "bernoulli", sigma: float = 1.0):  # noqa: B008
         super().__init__(shape, likelihood, sigma)
@@ -116,6 +120,7 @@ class Autoencoder(Model):
 
     @property
     def latent_channels(self) -> int:
+        """C, the channels of z."""
         return self.shape.code
 
     # ---- a first stage: x <-> z ----

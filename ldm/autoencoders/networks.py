@@ -22,6 +22,9 @@ class Shape:
     `size` is (H, W). `widths` are the hidden layers of a dense network from the picture inwards, or the levels of a
     convolutional one, each half as large as the one before. Its code is a map, or one `vector` as a dense network's.
     ValueError for what does not go together.
+
+    >>> Shape((32, 32), channels=3, code=16, network="conv", widths=(48, 96)).places
+    (8, 8)
     """
 
     size: tuple[int, int] = (28, 28)

@@ -18,7 +18,10 @@ from ldm.autoencoders.networks import Shape
 
 
 class AE(Autoencoder):
-    """The plain one: a picture through a narrow code and back (Hinton and Salakhutdinov 2006)."""
+    """The plain one: a picture through a narrow code and back (Hinton and Salakhutdinov 2006).
+
+    Its loss is the reconstruction's, in nats per picture.
+    """
 
     def losses(self, batch: Batch, generators: Sequence[Generator]) -> dict[str, Tensor]:
         z = self.code(self.seen(batch.y, generators))
@@ -37,7 +40,8 @@ class DenoisingAE(AE):
     """Learns to undo a corruption of CORRUPTIONS, by so much: `strength` is a deviation, or a share of the pixels.
 
     With Gaussian noise and squared errors the map that is learnt tends to y + strength^2 grad log p(y), where p is the
-    density of the noisy pictures (Tweedie; Alain and Bengio 2014).
+    density of the noisy pictures (Tweedie; Alain and Bengio 2014). Vincent et al. 2010. ValueError for an unknown
+    corruption, and for a strength below 0, or of a share above 1.
     """
 
     def __init__(
@@ -92,7 +96,8 @@ CORRUPTIONS: dict[str, Callable[[Tensor, float, Generator], Tensor]] = {
 class SparseAE(AE):
     """Few numbers of a code are far from 0: by their absolute values ("l1"), or by the mean of each over the batch.
 
-    That mean is of activations in (0,1), and `rho` is what it should be ("kl"). `weight` is how much it counts.
+    That mean is of activations in (0,1), and `rho` is what it should be ("kl"; Ng 2011). `weight` is how much it
+    counts. ValueError for an unknown penalty, a rho outside of (0,1), and a weight below 0.
     """
 
     def __init__(
@@ -125,7 +130,10 @@ class SparseAE(AE):
 
 
 class ContractiveAE(AE):
-    """Codes change little with the picture: `weight` times the squared Frobenius norm of the encoder's Jacobian."""
+    """Codes change little with the picture: `weight` times the squared Frobenius norm of the encoder's Jacobian.
+
+    Rifai et al. 2011; exact for any encoder, not of one layer alone. ValueError for a weight below 0.
+    """
 
     def __init__(
         self,

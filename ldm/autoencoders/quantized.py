@@ -92,7 +92,11 @@ class Codebook(nn.Module):
 
 
 def perplexity(index: Tensor, entries: int) -> Tensor:
-    """Numbers of entries, of any shape -> e to the entropy of how often each is used: 1 to `entries`."""
+    """Numbers of entries, of any shape -> e to the entropy of how often each is used: 1 to `entries`.
+
+    >>> round(float(perplexity(torch.tensor([0, 1, 2, 3]), entries=8)), 4)
+    4.0
+    """
     shares = torch.bincount(index.flatten(), minlength=entries) / index.numel()
     return torch.special.entr(shares).sum().exp()
 
@@ -170,7 +174,12 @@ class Quantizing(Autoencoder):
 
 
 class VQVAE(Quantizing):
-    """One level."""
+    """One level of codes: y (B,channels,H,W) -> `entries` numbers to choose from at each place (B,h,w) -> y.
+
+    Its losses are reconstruction and commitment, and with update="loss" that of the codebook (van den Oord et al. 2017,
+    equation 3); beside them the perplexity, 1 to `entries`. `Codebook` tells of update, decay and revive, and refuses
+    what they cannot be.
+    """
 
     perplexities = ("perplexity",)
 
@@ -188,7 +197,8 @@ class VQVAE2(Quantizing):
     """Two levels: the bottom, at the last level of `shape`, and the top, at half its sides, which the bottom is told.
 
     The top holds what is global, the bottom what is left. As a first stage its latents are both beside each other, the
-    top's doubled to the bottom's size (B,2*code,h,w).
+    top's doubled to the bottom's size (B,2*code,h,w). Razavi et al. 2019. ValueError for a shape without a map that can
+    be halved.
     """
 
     perplexities = ("top_perplexity", "perplexity")

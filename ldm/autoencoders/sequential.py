@@ -35,7 +35,12 @@ class Frames(nn.Module):
 
 
 class SequentialVAE(Model):
-    """`shape` is that of a frame, its features as code; `code` numbers stand for a whole sequence of any length."""
+    """Sequences y (B,T,channels,H,W) in [0,1] <-> one code z (B,code) ~ N(0, I), whatever their length T.
+
+    `shape` is that of a frame, its features as code; `hidden` is the size of both GRUs. Its losses are the parts of the
+    negative ELBO, in nats per sequence (Srivastava et al. 2015; Bowman et al. 2016). ValueError for sizes below 1, and
+    for a shape whose frames are no vectors.
+    """
 
     def __init__(
         self,
@@ -71,6 +76,7 @@ class SequentialVAE(Model):
         return self.pixels.mean(self.output(z, length))
 
     def reconstruct(self, y: Tensor, label: Tensor | None = None) -> Tensor:
+        """Frames (B,T,channels,H,W) -> what is expected there and back, by the posterior's mean."""
         return self.sample(self.posterior(y).mean, y.shape[1])
 
     def log_likelihood(self, batch: Batch, generators: Sequence[Generator], samples: int = 100) -> Tensor:

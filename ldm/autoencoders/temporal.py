@@ -38,9 +38,11 @@ class Gated(nn.Module):
 
 
 class TDVAE(Model):
-    """`shape` is that of a frame, with its features as code; `state` numbers are the state, `jump` the longest d.
+    """Sequences y (B,T,channels,H,W) in [0,1] -> beliefs, and states z (B,state) that are foreseen over a jump of d.
 
-    In training each sequence is asked about one pair of times, `t1` uniform and d uniform in 1..`jump`.
+    `shape` is that of a frame, with its features as code; `state` numbers are the state, `jump` the longest d. In
+    training each sequence is asked about one pair of times, d uniform in 1..`jump` and then t1 uniform (Gregor et al.
+    2019, equation 7). ValueError for sizes below 1, and for a shape whose frames are no vectors.
     """
 
     def __init__(

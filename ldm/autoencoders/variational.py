@@ -41,7 +41,11 @@ class Normal(NamedTuple):
         return -0.5 * (squares + self.logvar + math.log(2 * math.pi)).flatten(1).sum(1)
 
     def kl(self) -> Tensor:
-        """KL from N(0, I) (B,), in nats, in closed form (Kingma and Welling 2014, appendix B)."""
+        """KL from N(0, I) (B,), in nats, in closed form (Kingma and Welling 2014, appendix B).
+
+        >>> Normal(torch.tensor([[1.0, 0.0]]), torch.zeros(1, 2)).kl()
+        tensor([0.5000])
+        """
         return 0.5 * (self.mean.square() + self.logvar.exp() - 1 - self.logvar).flatten(1).sum(1)
 
 
@@ -52,7 +56,15 @@ class Encoded(NamedTuple):
 
 
 class VAE(Autoencoder):
-    """q(z | y) is normal: the encoder gives its mean and its log-variance. N(0, I) is what codes are drawn from."""
+    """q(z | y) is normal: the encoder gives its mean and its log-variance. N(0, I) is what codes are drawn from.
+
+    Its losses are the two parts of the negative ELBO, in nats per picture (Kingma and Welling 2014, equation 3).
+
+    >>> model = VAE(Shape((8, 8), code=2, widths=(16,)))
+    >>> q = model.posterior(Batch(torch.zeros(3, 1, 8, 8)))
+    >>> tuple(q.mean.shape), tuple(q.kl().shape)
+    ((3, 2, 1, 1), (3,))
+    """
 
     @property
     def features(self) -> int:
@@ -101,7 +113,10 @@ def importance_weighted(
 
 
 class BetaVAE(VAE):
-    """The KL counts `beta` times: above 1, single numbers of a code come to stand for single things."""
+    """The KL counts `beta` times: above 1, single numbers of a code come to stand for single things.
+
+    Higgins et al. 2017, equation 4. ValueError for a beta below 0.
+    """
 
     def __init__(
         self,
@@ -121,7 +136,8 @@ class ConditionalVAE(VAE):
     """Encoder and decoder are told one of `classes`, so that a code holds what the class does not say.
 
     The encoder sees a picture that is learnt for each class beside its own, the decoder the class itself. A share
-    `drop` of the classes is withheld in training: so it is an autoencoder without them, too.
+    `drop` of the classes is withheld in training: so it is an autoencoder without them, too. Sohn et al. 2015.
+    ValueError for no classes, a share outside of 0..1, and a label that is not known.
     """
 
     def __init__(

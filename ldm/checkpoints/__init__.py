@@ -158,7 +158,10 @@ def settled(parts: Parts) -> Parts:
 
 
 def read(source: str | Path, prediction_type: str | None = None) -> Contents:
-    """The same as tensors and configs, as they are on disk: what `ldm info` shows and `ldm convert` writes."""
+    """A source as `load` takes it -> its tensors and configs, as they are on disk.
+
+    What `ldm info` shows and `ldm convert` writes. Raises as `load` does.
+    """
     path = locate(source)
     with named(path):
         if base := base_of(path):
@@ -208,7 +211,9 @@ def save(
 ) -> None:
     """Writes the parts of a model in diffusers' layout, as `write_folder` does; without weights, a VAE is not written.
 
-    `dtype` of the weights on disk (None: as they are); `vae_entries` name the scale in the VAE's config.
+    `dtype` of the weights on disk (None: as they are); `vae_entries` name the scale in the VAE's config. The folder
+    appears whole or not at all. CheckpointError where it cannot be written, ValueError where it holds something that is
+    no model.
     """
     write_folder(contents_of(vae, unet, text, scheduler, defaults, vae_entries).cast(dtype), folder)
 
@@ -221,6 +226,7 @@ def load_vae(source: str | Path, subfolder: str | None = None, scale: Any = None
 
     A file of an autoencoder alone may be of any family, and mostly names no scale. Then the caller's `scale` is taken
     to be known and the config's scaling_factor stays None; without one it is measured, and a warning says so.
+    Raises as `load` does.
     """
     path = locate(source, subfolder)
     with named(path):

@@ -36,7 +36,11 @@ PIPELINES = {4: "StableDiffusionPipeline", 8: "StableDiffusionInstructPix2PixPip
 
 
 def embedded() -> list[str]:
-    """Names of the models that the package carries."""
+    """Names of the models that the package carries.
+
+    >>> embedded()
+    ['emoji', 'emoji-lcm']
+    """
     return sorted(path.name for path in WEIGHTS.glob("*") if path.is_dir())
 
 
@@ -162,7 +166,7 @@ def read_part(folder: Path, part: str) -> Contents:
 
 
 def load_tokenizer(folder: Path) -> "Tokenizer":
-    """The tokenizer of a pipeline's folder."""
+    """The tokenizer of a pipeline's folder; FileNotFoundError without one, CheckpointError for a damaged one."""
     from ldm.text import Tokenizer
 
     with named(folder / "tokenizer"):

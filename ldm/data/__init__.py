@@ -135,7 +135,12 @@ def _length(count: int | None) -> int:
 
 
 def records(source: str | Path, split: str | None = None) -> RecordSource:
-    """A source that is read, not drawn -> its records, by what lies there."""
+    """A source that is read, not drawn -> its records, by what lies there.
+
+    "digits", a folder of pictures with captions or in folders by class, a Hugging Face dataset on disk, a folder in
+    MNIST's format, or tar shards; `split` names a part of it. FileNotFoundError for a source that is not there,
+    ValueError for a split that it does not have.
+    """
     from ldm.data import digits, folders, tables, tars
 
     path = Path(source)

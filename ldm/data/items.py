@@ -43,10 +43,12 @@ class Item(tuple[Image.Image, str]):
 
     @property
     def picture(self) -> Image.Image:
+        """RGB."""
         return self[0]
 
     @property
     def caption(self) -> str:
+        """Words, or "" where there are none."""
         return self[1]
 
 

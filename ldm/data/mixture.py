@@ -69,7 +69,10 @@ class Mixture:
 
 
 def parts_of(source: str | Path) -> list[tuple[str, float]]:
-    """ "emoji:6+leaves:2+text" -> [("emoji", 6.0), ("leaves", 2.0), ("text", 1.0)].
+    """What --data says -> names and weights.
+
+    >>> parts_of("emoji:6+leaves:2+text")
+    [('emoji', 6.0), ('leaves', 2.0), ('text', 1.0)]
 
     A path that is there is one part, whatever signs it has. ValueError for a part without a name and for a weight that
     is not above 0.

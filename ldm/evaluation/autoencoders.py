@@ -30,6 +30,10 @@ def evaluate_autoencoder(
 ) -> dict[str, float]:
     """A model and data that it has not seen -> figures, means over the data.
 
+    "error", the mean squared error of a pixel in [0,1]; the model's own losses by name, in nats; "elbo" and
+    "log_likelihood" of variational ones; "foresight_error" of TD-VAE beside "stillness_error"; perplexities of
+    codebooks; "distance" of samples, Frechet's; and the "count". `data.batch(indices)` gives (y, labels).
+
     `samples` is how many the log-likelihood's bound takes of each picture. With a prior and features the distance
     compares as many drawn pictures as there are.
     """

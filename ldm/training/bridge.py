@@ -127,7 +127,10 @@ def train_bridge(
     init: Any = None,
     between: tuple[float, float] = (0.0, 1.0),
 ) -> Any:
-    """Items with "far" and "error_map" -> a U-Net, in float32 on the CPU. `classes` of a flag that it is told besides.
+    """Items with "far" and "error_map" -> a U-Net, in float32 on the CPU, for `bridge` (I2SB, Liu et al. 2023).
+
+    `data[i]` is (mean (C,h,w), logvar, caption, {"far": z_T (1,C,h,w), "error_map": M (1,1,h,w), ...}), as `PixelPairs`
+    and `EncodedPairs` give it. `classes` is of a flag that the network is told besides.
 
     `init` is a U-Net to start from in place of a new one of `preset`, `between` the shares of all times of which it
     learns: so experts are made of a network that knows all times. The same call goes on from `out`'s checkpoint.

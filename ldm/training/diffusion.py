@@ -77,7 +77,10 @@ def scheduler_config(
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a model learns: what counts how much, what is left out now and then, and which weights change."""
+    """How a model learns: what counts how much, what is left out now and then, and which weights change.
+
+    ValueError for a value out of its range, and for what does not go together.
+    """
 
     weighting: str = "uniform"  # or min_snr, cosine
     gamma: float = 5.0  # of min_snr
@@ -219,7 +222,8 @@ def train_diffusion(
     `conditions.collate`). `scheduler` is the config of the forward process (diffusers' names). `init` is a model to
     start from, in place of a new one of `preset`: then the scheduler and the doors are its own, if none are given.
     With `recipe.lora` the adapters are written to `out`/lora, and stand in the weights of what is returned. The same
-    call goes on from `out`'s checkpoint. ValueError for whatever does not go together.
+    call goes on from `out`'s checkpoint. ValueError for whatever does not go together. The loss is that of Ho et al.
+    2020, equation 14, for whatever target the process has.
     """
     if preset not in PRESETS:
         raise ValueError(f"unknown preset {preset!r}; expected one of {', '.join(PRESETS)}")

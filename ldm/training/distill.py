@@ -34,7 +34,7 @@ SIGMA_DATA, TIMESTEP_SCALING = 0.5, 10.0  # as diffusers' LCMScheduler, which dr
 
 @dataclass(frozen=True)
 class Distillation:
-    """How a student learns from its teacher."""
+    """How a student learns from its teacher; ValueError for a value out of its range."""
 
     guidance: float = 5.0  # the teacher's scale, which becomes part of the student
     grid: int = 50  # times that are learnt, T / grid apart: LCMScheduler's original_inference_steps
@@ -159,8 +159,8 @@ def train_distill(
     """A model, and latents as `train_diffusion` takes them -> a U-Net that draws in 4 steps; the model's text encoder.
 
     With `distillation.lora` the adapters are written to `out`/lora, and stand in the weights of what is returned.
-    Its scheduler is `lcm_config` of the teacher's and its defaults are `STUDENT`. The same call goes on from `out`'s
-    checkpoint. ValueError for a guidance other than 1 of a model that has nothing to be guided by.
+    Its scheduler is `lcm_config` of the teacher's, in four steps without guidance. The same call goes on from `out`'s
+    checkpoint. ValueError for a guidance other than 1 of a model that has nothing to be guided by. Luo et al. 2023.
     """
     network, text = trained_model(teacher)
     scheduler, doors = checkpoints.read(teacher).configs["scheduler"], doors_of(network.config, text is not None)

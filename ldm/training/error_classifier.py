@@ -109,7 +109,8 @@ def train_error_classifier(
     """Twins -> a classifier in `out`/classifier, the average over the training; the same call goes on from a stop.
 
     `widths` are its levels; `real`, `box` and `top` are those of the losses. Beside it lie the log and maps.png,
-    generated pictures over their maps. It knows garments if the twins have any.
+    generated pictures over their maps. It knows garments if the twins have any. ValueError for weights below 0 and for
+    a `top` outside of 0..1. After EARSB (arXiv 2501.04666); the form of the losses is ours.
     """
     torch.manual_seed(plan.seed)
     classifier = ErrorClassifier(widths, garments=data.garments is not None)

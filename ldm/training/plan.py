@@ -50,7 +50,12 @@ class Plan:
         _refuse("schedule", self.schedule, self.schedule in SCHEDULES, " or ".join(SCHEDULES))
 
     def learning_rate_at(self, step: int) -> float:
-        """The rate of optimiser step 0, 1, ...: a linear rise, then a cosine that reaches 0 after the last step."""
+        """The rate of optimiser step 0, 1, ...: a linear rise, then a cosine that reaches 0 after the last step.
+
+        >>> plan = Plan(steps=6, warmup=2, learning_rate=1.0)
+        >>> [round(plan.learning_rate_at(step), 3) for step in range(6)]
+        [0.5, 1.0, 1.0, 0.854, 0.5, 0.146]
+        """
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
         if self.schedule == "constant":

@@ -93,8 +93,9 @@ class Recipe:
 def train_tryon(folder: Path, out: Path, recipe: Recipe = Recipe(), size: tuple[int, int] = (64, 48)) -> None:  # noqa: B008
     """A set in VITON-HD's or DressCode's layout -> `out`: all that `TryOnModel` loads and `ldm evaluate tryon` judges.
 
-    `size` (H, W) are multiples of 16. Of pairs whose garments are not known no stage sees the garment. ValueError and
-    FileNotFoundError as the set's readers raise them.
+    `size` (H, W) are multiples of 16. Of pairs whose garments are not known no stage sees the garment. Each stage goes
+    on from where it was stopped. ValueError and FileNotFoundError as the set's readers raise them. After EARSB (arXiv
+    2501.04666), whose stages these are: base model, error classifier, bridge, and H2G for garments that are not known.
     """
     if size[0] % 16 or size[1] % 16:
         raise ValueError(f"size {size}: expected multiples of 16, height and width")
