@@ -72,7 +72,7 @@ def diffusion(
     gamma: Gamma = 5.0,
     offset_noise: Offset = 0.0,
 ) -> None:
-    """Trains a U-Net, with its text encoder if it is told words; OUT/model is in diffusers' layout, float16.
+    """Trains a U-Net, with its text encoder if it is told words; OUT/model is in diffusers' layout, these in float16.
 
     **Examples**
 
@@ -177,5 +177,7 @@ def saved(
         name_base(where, adapted, scheduler, defaults)
     else:
         denoiser = Denoiser(unet, Diffusion.from_config(scheduler))
-        LatentDiffusion(space, denoiser, text, scheduler, defaults).save_pretrained(where, torch.float16)
+        for part in filter(None, (denoiser, text)):  # not the autoencoder: a cache of its latents is to stay its own
+            part.to(dtype=torch.float16)
+        LatentDiffusion(space, denoiser, text, scheduler, defaults).save_pretrained(where)
     return where
