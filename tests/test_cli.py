@@ -28,27 +28,6 @@ def test_import_and_help_load_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(
-    "command",
-    [
-        [],
-        ["generate"],
-        ["edit"],
-        ["interpolate"],
-        ["convert"],
-        ["roundtrip"],
-        ["info"],
-        ["evaluate", "prompts"],
-        ["train", "vae"],
-        ["train", "diffusion"],
-    ],
-)
-def test_help(ldm, command):
-    status, out, _ = ldm(*command, "--help")
-    assert status == 0 and "Usage" in out
-    assert command in ([], ["evaluate"]) or "Example" in out
-
-
 def test_generate_writes_a_picture_that_says_how_it_was_made(ldm, folder, tmp_path):
     path = tmp_path / "a.png"
     status, out, err = ldm("generate", "a red apple", "-o", path, "--model", folder, "--steps", 2, "--seed", 7)

@@ -1,19 +1,51 @@
 """The documents say what is true: their code runs, their files exist, their commands are commands."""
 
 import re
+import shlex
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from test_help import parsed
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 WEIGHTS = (ROOT / "weights.md").read_text(encoding="utf-8")
+BRIEF = "--preset tiny --steps 2 --batch-size 2"
+SMALL = {  # what is added to a command of the README so that it takes seconds; what is said later counts
+    "generate": "--steps 1 --engine torch",
+    "train vae": f"{BRIEF} --side 32 --held-out 2",
+    "encode": "--side 32",
+    "train diffusion": BRIEF,
+    "train distill": "--steps 2 --batch-size 2",
+    "train autoencoder": "--steps 2",
+    "evaluate autoencoder": "--samples 2",
+    "train bridge": f"{BRIEF} --side 32 --patch 16 --samples 3",
+    "evaluate roundtrip": "--count 2",
+    "refine": "--steps 1",
+    "dolls": "--people 8 --test 4",
+    "train tryon": "--tiny --effort 0.001 --size 32x32",
+    "evaluate tryon": "--evaluations 1",
+}
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+
+
+def lines(block: str) -> list[str]:
+    """The commands of a block, without remarks, and without where the environment lies."""
+    return [line.split("  #")[0].strip().replace(".venv/bin/", "") for line in block.splitlines() if line.strip()]
+
+
+def own(block: str) -> list[str]:
+    """The commands of a block that are ours, whatever is made ready before them."""
+    return [part.strip() for line in lines(block) for part in line.split("&&") if part.strip().startswith("ldm ")]
+
+
+OURS = [block for block in blocks("bash") if own(block)]
 
 
 def test_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
@@ -21,6 +53,45 @@ def test_python_blocks_run_one_after_the_other(tmp_path, monkeypatch):
     names: dict = {}
     for code in blocks("python"):
         exec(compile(code, "README.md", "exec"), names)
+
+
+@pytest.mark.parametrize("block", OURS, ids=[" ".join(own(block)[0].split()[1:3]) for block in OURS])
+def test_commands_of_a_block_run_one_after_the_other_in_small(ldm, tmp_path, monkeypatch, block):
+    """In a folder with photos/, with captions, and compressed.jpg."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for i, colour in enumerate(["red", "green", "blue", "teal"]):
+        picture = Image.radial_gradient("L").resize((40 + i, 48))
+        Image.merge("RGB", [picture, picture.rotate(90 * i), Image.new("L", picture.size, colour)]).save(
+            tmp_path / "photos" / f"{i}.png"
+        )
+        (tmp_path / "photos" / f"{i}.txt").write_text(f"something {colour}")
+    Image.open(tmp_path / "photos" / "0.png").save(tmp_path / "compressed.jpg", quality=10)
+    for line in own(block):
+        words = shlex.split(line)
+        command = " ".join(parsed(words))
+        assert command in SMALL, f"{line}: say in SMALL how it is to be run in small"
+        status, _, err = ldm(*words[1:], *SMALL[command].split())
+        assert status == 0, f"{line}: {err}"
+
+
+def test_what_is_installed_is_what_the_project_names():
+    """The lines of pip are read, not run: .ci/run runs the second, and installs what the first does."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    pinned = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M))
+    installs = [line for block in blocks("bash") for line in lines(block) if "pip install" in line]
+    assert len(installs) >= 4
+    for line in installs:
+        for name in re.findall(r"\.\[([\w,]+)\]", line):
+            assert set(name.split(",")) <= extras.keys(), line
+        for package, version in re.findall(r" (\w+)==(\S+)", line):
+            assert pinned[package] == version, line
+
+
+def test_there_is_no_other_command_in_the_blocks():
+    known = ("ldm ", "pip install ", "python3 -m venv ", "python -m pytest")
+    parts = [part.strip() for block in blocks("bash") for line in lines(block) for part in line.split("&&")]
+    assert parts and all(part.startswith(known) for part in parts)
 
 
 def test_the_first_two_commands_are_one_line_each():
