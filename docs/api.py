@@ -159,7 +159,8 @@ def entry(full: str) -> Iterator[str]:
             yield f"#### {name}.{node.name.replace('__', chr(92) + '_' + chr(92) + '_')}"
             yield f"```python\n{signature(place, node)}\n```"
             yield from markdown(said)
-    yield f"<sub>[{place.file.relative_to(ROOT).as_posix()}](../{place.file.relative_to(ROOT).as_posix()})</sub>"
+    file = place.file.relative_to(ROOT).as_posix()
+    yield f"In [`{file}`](../{file})."
 
 
 def anchor(title: str) -> str:
