@@ -26,6 +26,22 @@ def test_notebook_defines_nothing(path):
     assert [source for source in cells if "ldm" in source]
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_keeps_its_pictures_and_no_error(path):
+    outputs = [output for cell in nbformat.read(path, as_version=4).cells for output in cell.get("outputs", [])]
+    assert sum("image/png" in output.get("data", {}) or "image/gif" in output.get("data", {}) for output in outputs) >= 3
+    assert not [output for output in outputs if output.output_type == "error"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_says_where_in_the_course_it_stands(path):
+    place = NOTEBOOKS.index(path) + 1
+    head = nbformat.read(path, as_version=4).cells[0].source
+    assert head.startswith(f"# {place}. ") and f"Part {place} of {len(NOTEBOOKS)}." in head
+    assert re.search(r"Needed: .*Here: .*Next: ", head)
+    assert place == len(NOTEBOOKS) or f"({NOTEBOOKS[place].name})" in head.split("Next: ")[1]
+
+
 def test_there_are_notebooks():
     known = ["01_latents", "02_noising", "03_text_to_image", "04_editing", "05_training", "06_autoencoders"]
     known += ["07_bridges_and_try_on"]
