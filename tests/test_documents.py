@@ -29,6 +29,7 @@ SMALL = {  # what is added to a command of the README so that it takes seconds; 
     "train tryon": "--tiny --effort 0.001 --size 32x32",
     "evaluate tryon": "--evaluations 1",
 }
+PARSED = {"ui"}  # it serves until it is stopped; its own tests drive it
 
 
 def blocks(language: str) -> list[str]:
@@ -70,7 +71,9 @@ def test_commands_of_a_block_run_one_after_the_other_in_small(ldm, tmp_path, mon
     for line in own(block):
         words = shlex.split(line)
         command = " ".join(parsed(words))
-        assert command in SMALL, f"{line}: say in SMALL how it is to be run in small"
+        assert command in SMALL | dict.fromkeys(PARSED), f"{line}: say in SMALL how it is to be run in small"
+        if command in PARSED:
+            continue
         status, _, err = ldm(*words[1:], *SMALL[command].split())
         assert status == 0, f"{line}: {err}"
 
