@@ -25,7 +25,7 @@ from fuzzing.trying import tried
 from fuzzing.working import Result, results
 from tqdm import tqdm
 
-from ldm.evaluation.processes import machine, versions
+from ldm.evaluation.speed.processes import machine, versions
 
 PACKAGES = ("hypothesis", "torch", "diffusers", "transformers", "safetensors", "tokenizers", "pillow", "numpy")
 STATIONS = 10  # of the run, at which memory is told

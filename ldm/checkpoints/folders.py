@@ -216,7 +216,7 @@ def _shards(weights: Path) -> list[Path]:
     if weights.suffix != ".json":
         return [weights]
     names = read_json(weights).get("weight_map")
-    files = list(names.values()) if isinstance(names, dict) and names else [None]
+    files: list[Any] = list(names.values()) if isinstance(names, dict) and names else [None]
     if not all(isinstance(name, str) and Path(name).name == name for name in files):  # a path could lead anywhere
         raise CheckpointError(f"{weights} holds no weight_map of tensors to files beside it")
     return [weights.parent / name for name in sorted(set(files))]
