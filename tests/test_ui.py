@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from io import BytesIO
 from pathlib import Path
 from threading import Event
@@ -415,13 +415,15 @@ class Tab:
         return page.request.get(image.get_attribute("src")).body()
 
 
-def test_a_visitor_draws_and_uses_a_picture_again(page):
-    draw = Tab(page, "Draw")
+def test_a_visitor_draws_and_uses_a_picture_again(page, embedded):
+    draw, pause = Tab(page, "Draw"), Event()
     draw.say("a red apple on a blue background", steps=12)
-    draw.press("Draw")
-    draw.wait(r"step \d+ of 12")
-    assert draw.panel.locator(".picture img").count()  # the sketch
-    draw.wait("seed 5")
+    with counted(embedded, pause):
+        draw.press("Draw")
+        draw.wait(r"step \d of 12")
+        draw.panel.locator(".picture img").wait_for()  # the sketch
+        pause.set()
+        draw.wait("seed 5")
     first = draw.picture(page)
     assert metadata.told(first)["prompt"] == "a red apple on a blue background"
     draw.say("a fox", steps=3, seed="6")
@@ -438,12 +440,13 @@ def test_a_visitor_draws_and_uses_a_picture_again(page):
 
 
 def test_a_visitor_stops_a_drawing_and_draws_another(page, embedded):
-    draw = Tab(page, "Draw")
+    draw, pause = Tab(page, "Draw"), Event()
     draw.say("a fox", steps=100)
-    with counting(embedded) as calls:
+    with counted(embedded, pause) as calls:
         draw.press("Draw")
         draw.wait("of 100")
         draw.press("Stop")
+        pause.set()
         draw.wait("stopped")
         draw.say("a fox", steps=2, seed="8")
         draw.press("Draw")
@@ -454,12 +457,14 @@ def test_a_visitor_stops_a_drawing_and_draws_another(page, embedded):
 def test_who_leaves_does_not_keep_the_model(page, browser, embedded, served):
     other = browser.new_page()
     other.goto(served.local_url)
-    with counting(embedded) as calls:
+    pause = Event()
+    with counted(embedded, pause) as calls:
         draw = Tab(other, "Draw")
         draw.say("a fox", steps=100)
         draw.press("Draw")
         draw.wait("of 100")
         other.close()
+        pause.set()
         draw = Tab(page, "Draw")
         draw.say("an owl", steps=2, seed="9")
         draw.press("Draw")
@@ -498,15 +503,15 @@ def test_a_visitor_sees_what_a_round_trip_loses_and_why_a_file_cannot_be_used(pa
     page.get_by_text(re.compile("broken.png: .*")).first.wait_for()
 
 
-class counting:
-    """How often the network is asked."""
+@contextmanager
+def counted(studio, pause):
+    """How often the network is asked; the fourth time it waits for `pause` to be over."""
+    calls = []
 
-    def __init__(self, studio):
-        self.unet, self.calls = studio.pipeline.denoiser.unet, []
+    def asked(*_):
+        calls.append(1)
+        assert len(calls) != 4 or pause.wait(30)
 
-    def __enter__(self):
-        self.hook = self.unet.register_forward_hook(lambda *_: self.calls.append(1))
-        return self.calls
-
-    def __exit__(self, *_):
-        self.hook.remove()
+    hook = studio.pipeline.denoiser.unet.register_forward_hook(asked)
+    yield calls
+    hook.remove()
