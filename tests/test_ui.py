@@ -513,5 +513,8 @@ def counted(studio, pause):
         assert len(calls) != 4 or pause.wait(30)
 
     hook = studio.pipeline.denoiser.unet.register_forward_hook(asked)
-    yield calls
-    hook.remove()
+    try:
+        yield calls
+    finally:
+        pause.set()
+        hook.remove()
