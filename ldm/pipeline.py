@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -74,7 +75,8 @@ class LatentDiffusion(Drawing):
         if engine.startswith("openvino"):
             from ldm.engines.network import network_of
 
-            pipeline.denoiser.unet = network_of(source, pipeline, engine == "openvino-int8")
+            whole = partial(cls.from_pretrained, source)
+            pipeline.denoiser.unet = network_of(source, found.unet.config, whole, engine == "openvino-int8")
         pipeline.to(device, dtype)
         if engine == "tuned":
             pipeline.tune(dtype)

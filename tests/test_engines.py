@@ -140,6 +140,15 @@ def test_a_callback_is_told_of_every_step(swift):
     assert told == [(step, 6) for step in range(1, 7)]
 
 
+def test_a_network_in_a_u_nets_place_is_prepared_again_where_it_was_damaged_meanwhile(own, whole):
+    fast = LatentDiffusion.from_pretrained(own, engine="openvino")
+    path = fast.denoiser.unet.network.path
+    for file in (path, path.with_suffix(".bin"), *path.parent.glob(f"{path.stem}-*.blob")):
+        file.write_bytes(file.read_bytes()[:-10])
+    asked = {"num_inference_steps": 2, "height": 96}
+    assert levels(fast.text_to_image(PROMPTS, **asked), whole.text_to_image(PROMPTS, **asked)) <= 1
+
+
 def test_a_network_in_a_u_nets_place_draws_by_every_sampler(own, whole):
     fast = LatentDiffusion.from_pretrained(own, engine="openvino")
     for sampler in ("ddim", "heun", "dpm++2m_karras", "euler_a"):

@@ -26,7 +26,9 @@ class NetworkUNet:
         return torch.from_numpy(self.network(*arrays).copy())
 
 
-def network_of(source: str | Path, model: Any, eight: bool = False) -> NetworkUNet:
-    """A LatentDiffusion and where it came from -> its U-Net, run by OpenVINO, in float32 or in int8."""
-    unet: Any = model.denoiser.unet
-    return NetworkUNet(prepared(source, lambda: model, eight).unet, unet.config, "openvino-int8" if eight else "")
+def network_of(source: str | Path, config: Any, model: Callable[[], Any], eight: bool = False) -> NetworkUNet:
+    """Where a model came from, its U-Net's config, and how it is loaded as a LatentDiffusion -> its U-Net, by OpenVINO.
+
+    `model` is asked where the network is not prepared yet, or damaged; `eight` has it in int8.
+    """
+    return NetworkUNet(prepared(source, model, eight).unet, config, "openvino-int8" if eight else "")
