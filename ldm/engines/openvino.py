@@ -102,6 +102,11 @@ def core() -> Any:
 
 
 def settings() -> dict[str, Any]:
-    """How networks are compiled: in float32, for one call at a time, on as many threads as OMP_NUM_THREADS says."""
+    """How networks are compiled: in float32, for one call at a time, on as many threads as OMP_NUM_THREADS says.
+
+    Where it says so others may run beside this process: bound to cores, all of them would share the first.
+    """
     threads = os.environ.get("OMP_NUM_THREADS", "")
-    return SETTINGS | ({"INFERENCE_NUM_THREADS": int(threads)} if threads.isdigit() and int(threads) else {})
+    if not (threads.isdigit() and int(threads)):
+        return SETTINGS
+    return SETTINGS | {"INFERENCE_NUM_THREADS": int(threads), "ENABLE_CPU_PINNING": False}
