@@ -472,12 +472,21 @@ def test_who_leaves_does_not_keep_the_model(page, browser, embedded, served):
         assert len(calls) < 100
 
 
+def settled(locator):
+    """Where something is, once it has come to rest there: a picture moves the canvas when it is loaded."""
+    box = None
+    while (now := locator.bounding_box()) != box:
+        box = now
+        locator.page.wait_for_timeout(300)
+    return box
+
+
 def test_a_visitor_paints_over_a_picture(page):
     edit = Tab(page, "Edit")
     picture = {"name": "scene.png", "mimeType": "image/png", "buffer": file_of(scene(128, 128))}
     page.locator("#canvas input[type=file]").set_input_files(picture)
     page.locator("#canvas").get_by_label("Brush", exact=True).click()
-    box = page.locator("#canvas canvas").first.bounding_box()
+    box = settled(page.locator("#canvas canvas").first)
     page.mouse.move(box["x"] + box["width"] / 2 - 50, box["y"] + box["height"] / 2)
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] / 2 + 50, box["y"] + box["height"] / 2, steps=10)
@@ -487,8 +496,8 @@ def test_a_visitor_paints_over_a_picture(page):
     edit.wait("seed 5")
     result = edit.picture(page)
     given, drawn = np.asarray(scene(128, 128)), np.asarray(Image.open(BytesIO(result)))
-    changed = (given != drawn).any(axis=-1)
-    assert metadata.told(result)["task"] == "inpaint" and changed[64].any() and not changed[[0, -1]].any()
+    [rows] = (given != drawn).any(axis=(1, 2)).nonzero()
+    assert metadata.told(result)["task"] == "inpaint" and 64 in rows and 0 < rows.min() and rows.max() < 127
 
 
 def test_a_visitor_sees_what_a_round_trip_loses_and_why_a_file_cannot_be_used(page, tmp_path):
