@@ -137,7 +137,8 @@ def test_the_command_line_tunes(folder, ldm, tmp_path):
     from ldm.metadata import told
 
     asked = ["generate", PROMPT, "--model", folder, "--steps", 2, "--device", "cpu"]
-    assert ldm(*asked, "--engine", "tuned", "-o", tmp_path / "a.png")[0] == 0
+    status, _, err = ldm(*asked, "--engine", "tuned", "-o", tmp_path / "a.png")
+    assert status == 0 and "runs tuned, float32, contiguous_format" in err
     assert ldm(*asked, "--engine", "torch", "-o", tmp_path / "b.png")[0] == 0
     assert told(tmp_path / "a.png")["engine"] == "tuned, float32, contiguous_format"
     assert levels([Image.open(tmp_path / "a.png")], [Image.open(tmp_path / "b.png")]) <= 1

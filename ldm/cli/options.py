@@ -100,6 +100,7 @@ def pipeline_of(
         pipeline.load_embedding(embedding)
     if tuned:  # with all that is in its weights
         pipeline.tune(None if dtype == "auto" else kind)
+        typer.echo(f"ldm: the U-Net runs {pipeline.denoiser.unet.engine}", err=True)  # type: ignore[attr-defined]
     return pipeline
 
 
