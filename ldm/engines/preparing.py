@@ -143,6 +143,8 @@ def write(path: Path, part: Part) -> None:
     """A part -> path (.xml) and its weights (.bin), sealed."""
     import torch
 
+    from ldm.checkpoints.modules import quiet
+
     class Traced(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
@@ -152,7 +154,7 @@ def write(path: Path, part: Part) -> None:
             return part.call(self.module, *tensors)
 
     sides = [runtime().PartialShape([-1 if side is None else side for side in shape]) for shape in part.shapes]
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), quiet():
         warnings.simplefilter("ignore")  # of tracing: that shapes may change is tested
         model = runtime().convert_model(Traced().eval(), example_input=part.examples, input=sides)
     save(model, path)
