@@ -73,10 +73,12 @@ class LatentDiffusion(Drawing):
         if engine not in ENGINES:
             raise ValueError(f"engine {engine!r}: expected {' or '.join(ENGINES)}")
         if engine.startswith("openvino"):
-            from ldm.engines.network import network_of
+            from ldm.engines.network import NetworkUNet
+            from ldm.engines.preparing import prepared
 
-            whole = partial(cls.from_pretrained, source)
-            pipeline.denoiser.unet = network_of(source, found.unet.config, whole, engine == "openvino-int8")
+            eight, whole = engine == "openvino-int8", partial(cls.from_pretrained, source)
+            network = prepared(source, whole, eight).unet
+            pipeline.denoiser.unet = NetworkUNet(network, found.unet.config, engine if eight else "")
         pipeline.to(device, dtype)
         if engine == "tuned":
             pipeline.tune(dtype)

@@ -1,14 +1,11 @@
 """A prepared network in a torch U-Net's place: tensors in, tensor out, run by OpenVINO."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from ldm.engines.preparing import prepared
 
 
 class NetworkUNet:
@@ -24,11 +21,3 @@ class NetworkUNet:
         """z_t (B,C,H,W), t (B,), cond (B,L,D) -> output (B,C,H,W), float32."""
         arrays = (part.float().contiguous().numpy() for part in (z_t, t, encoder_hidden_states))
         return torch.from_numpy(self.network(*arrays).copy())
-
-
-def network_of(source: str | Path, config: Any, model: Callable[[], Any], eight: bool = False) -> NetworkUNet:
-    """Where a model came from, its U-Net's config, and how it is loaded as a LatentDiffusion -> its U-Net, by OpenVINO.
-
-    `model` is asked where the network is not prepared yet, or damaged; `eight` has it in int8.
-    """
-    return NetworkUNet(prepared(source, model, eight).unet, config, "openvino-int8" if eight else "")
