@@ -10,6 +10,8 @@ noise.py      the normal numbers of torch's CPU generator, by NumPy: a seed mean
 swift.py      text to image without torch
 quantizing.py a U-Net in int8, by what it meets on real trajectories
 network.py    such a network in a torch U-Net's place
+tuned.py      torch, as this machine runs a U-Net fastest
+probing.py    in which number format and layout that is
 
 Nothing above knows which engine draws: `LatentDiffusion.from_pretrained(..., engine="openvino")` takes a network for a
 U-Net, and `SwiftDiffusion` answers `text_to_image`.
