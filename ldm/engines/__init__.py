@@ -3,7 +3,7 @@
     model --preparing, once--> networks on disk --openvino, compiled for a shape--> arrays -> array
     words --swift--> pictures, in NumPy and OpenVINO alone
 
-preparing.py  a model -> its networks as OpenVINO reads them (the one place here that needs torch)
+preparing.py  a model -> its networks as OpenVINO reads them
 openvino.py   such a network, compiled and run
 kept.py       files that are made once, and made again where they are damaged
 noise.py      the normal numbers of torch's CPU generator, by NumPy: a seed means the same picture in every engine
