@@ -55,10 +55,10 @@ class Last:
     tensor was changed in place, the function is asked again.
     """
 
-    def __init__(self, function: Callable[..., Condition]):
-        self.function, self.asked, self.answer = function, list[tuple[Any, int]](), Condition()
+    def __init__(self, function: Callable[..., Any]):
+        self.function, self.asked, self.answer = function, list[tuple[Any, int]](), None
 
-    def __call__(self, *conditions: Cond) -> Condition:
+    def __call__(self, *conditions: Cond) -> Any:
         tensors = [getattr(condition(cond), door.name) for cond in conditions for door in fields(Condition)]
         asked = [(tensor, 0 if tensor is None or tensor.is_inference() else tensor._version) for tensor in tensors]
         same = len(asked) == len(self.asked) and all(

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
@@ -21,6 +20,7 @@ from ldm.bridging import Bridge, process_of, shown
 from ldm.denoising import Denoiser
 from ldm.drawing import Drawing
 from ldm.draws import gaussian
+from ldm.engines import ENGINES
 from ldm.images import Source, crop, pad, to_pixels
 from ldm.interpolating import path
 from ldm.latents import LatentSpace
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 CLASSIFIER = "error_classifier"  # the folder of a model's own
-ENGINES = ("torch", "tuned", "openvino", "openvino-int8")
 
 
 class LatentDiffusion(Drawing):
@@ -76,7 +75,10 @@ class LatentDiffusion(Drawing):
             from ldm.engines.network import NetworkUNet
             from ldm.engines.preparing import prepared
 
-            eight, whole = engine == "openvino-int8", partial(cls.from_pretrained, source)
+            def whole() -> LatentDiffusion:  # this one, until its U-Net is a network itself
+                return pipeline if isinstance(pipeline.denoiser.unet, torch.nn.Module) else cls.from_pretrained(source)
+
+            eight = engine == "openvino-int8"
             network = prepared(source, whole, eight).unet
             pipeline.denoiser.unet = NetworkUNet(network, found.unet.config, engine if eight else "")
         pipeline.to(device, dtype)

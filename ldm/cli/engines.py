@@ -11,10 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from ldm.cli import options
+from ldm.engines import ENGINES
 
 log = logging.getLogger("ldm")
 
-ENGINES = ("auto", "torch", "tuned", "openvino", "openvino-int8")
+CHOICES = ("auto", *ENGINES)
 Engine = Annotated[
     str,
     typer.Option(
@@ -34,7 +35,7 @@ def drawing_of(
 
     OpenVINO's networks are prepared once, where a model is first drawn with.
     """
-    options.one_of("--engine", engine, ENGINES)
+    options.one_of("--engine", engine, CHOICES)
     usual = device in ("auto", "cpu") and dtype in ("auto", "float32") and memory == "auto"
     plain = usual and not (loras or embeddings)
     if engine.startswith("openvino") and not plain:
@@ -57,7 +58,7 @@ def drawing_of(
 
 def pipeline_by(engine: str, model: str, device: str, dtype: str) -> Any:
     """A whole pipeline, for every task; on a CPU its U-Net is run by OpenVINO where that fits, or is asked for."""
-    options.one_of("--engine", engine, ENGINES)
+    options.one_of("--engine", engine, CHOICES)
     by = partial(options.pipeline_of, model, device, dtype, "auto", None, None)
     if engine != "auto" or not fitting(model, device) or dtype not in ("auto", "float32"):
         return by(engine.replace("auto", "torch"))

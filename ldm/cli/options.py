@@ -86,7 +86,8 @@ def pipeline_of(
     engine: str = "torch",
 ) -> "LatentDiffusion":  # fmt: skip
     """A model with what is added to it, on its device."""
-    from ldm.pipeline import ENGINES, LatentDiffusion
+    from ldm.engines import ENGINES
+    from ldm.pipeline import LatentDiffusion
 
     one_of("--memory", memory, ("auto", "low", "min"))
     one_of("--engine", engine, ENGINES)

@@ -16,3 +16,5 @@ probing.py    in which number format and layout that is
 Nothing above knows which engine draws: `LatentDiffusion.from_pretrained(..., engine="openvino")` takes a network for a
 U-Net, and `SwiftDiffusion` answers `text_to_image`.
 """
+
+ENGINES = ("torch", "tuned", "openvino", "openvino-int8")

@@ -19,6 +19,7 @@ from diffusers.models.attention_processor import Attention, FusedAttnProcessor2_
 from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
 
+from ldm.denoising import Last
 from ldm.engines.kept import home
 from ldm.engines.probing import Choice
 from ldm.tiling import out_of_memory
@@ -60,7 +61,7 @@ class TunedUNet:
             attention.set_processor(FusedAttnProcessor2_0())
         nn.Module.to(self.unet, dtype=choice.dtype).to(memory_format=choice.layout)
         self.kept = [_keeping(attention) for attention in attentions if attention.is_cross_attention]
-        self.read: Tensor | None = None
+        self.read = Last(self._read)
         self.call: Call = self._eager
         if unet.device.type == "cuda":
             compiled(self.unet)
@@ -72,13 +73,9 @@ class TunedUNet:
     ) -> Tensor:
         """z_t (B,C,H,W), t (B,), cond (B,L,D), label (B,) -> output (B,C,H,W), float32."""
         dtype, layout = self.choice
-        named = {"sample": z_t.to(dtype).contiguous(memory_format=layout), "timestep": t, "class_labels": class_labels}
-        if encoder_hidden_states is not None:
-            named["encoder_hidden_states"] = cond = encoder_hidden_states.to(dtype)
-            if encoder_hidden_states is not self.read:
-                for layer in self.kept:
-                    layer.read(cond)
-            self.read = encoder_hidden_states
+        cond = None if encoder_hidden_states is None else self.read(encoder_hidden_states)
+        named = {"sample": z_t.to(dtype).contiguous(memory_format=layout), "timestep": t,
+                 "encoder_hidden_states": cond, "class_labels": class_labels}  # fmt: skip
         given = {name: tensor for name, tensor in named.items() if tensor is not None}
         try:
             return self.call(given).float()
@@ -88,6 +85,13 @@ class TunedUNet:
             log.warning("the U-Net cannot be compiled and recorded: %s; it runs without", " ".join(str(error).split()))
             self.call = self._eager
             return self.call(given).float()
+
+    def _read(self, cond: Tensor) -> Tensor:
+        """A condition -> the same in the network's dtype, its keys and values computed."""
+        cond = cond.to(self.choice.dtype)
+        for layer in self.kept:
+            layer.read(cond)
+        return cond
 
     def _eager(self, given: Mapping[str, Tensor]) -> Tensor:
         with torch.compiler.set_stance("force_eager"):

@@ -128,8 +128,10 @@ def _model(
     """A model, how it draws prompts from seeds, and the settings that say so."""
     between = options.interval_of(interval)
     pipeline = options.pipeline_of(model, device, dtype, "auto", None, None, engine)
+    choice = getattr(pipeline.denoiser.unet, "choice", None)
     settings = {
-        "model": model, "model_hash": pipeline.hash, "dtype": dtype,
+        "model": model, "model_hash": pipeline.hash,
+        "dtype": str(choice.dtype).removeprefix("torch.") if choice else dtype.replace("auto", "float32"),
         "steps": steps or pipeline.defaults["num_inference_steps"], "sampler": sampler or "default",
         "guidance": pipeline.defaults["guidance_scale"] if guidance is None else guidance,
     }  # fmt: skip

@@ -40,6 +40,11 @@ class Setting:
         return {name: way for name, way in WAYS.items()
                 if (on_cpu or "openvino" not in name) and (self.name == "emoji" or "model" not in way)}  # fmt: skip
 
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What both are asked for, by the names that both have for it."""
+        return {"num_inference_steps": self.steps, "guidance_scale": GUIDANCE, "height": self.side, "width": self.side}
+
     def told(self) -> dict[str, Any]:
         """For the JSON."""
         where = {"device": self.device.partition(":")[0], "dtype": str(self.dtype or "float32").removeprefix("torch.")}
@@ -72,8 +77,7 @@ def compare_drawing(
 
 
 def _ours(load: Load, setting: Setting, way: Mapping[str, Any]) -> Turn:
-    asked = {"model": setting.source, "engine": "torch", "num_inference_steps": setting.steps,
-             "guidance_scale": GUIDANCE, "height": setting.side, "width": setting.side, **way}  # fmt: skip
+    asked = {"model": setting.source, "engine": "torch", **setting.asked, **way}
     model, engine = asked.pop("model"), asked.pop("engine")
     pipeline = load(model, device=setting.device, dtype=setting.dtype, engine=engine)
     return lambda seed: pipeline.text_to_image(PROMPT, seed=seed, **asked)[0]
@@ -89,9 +93,7 @@ def _theirs(setting: Setting, recipe: Callable[[Any], None] = lambda pipeline: N
     pipeline = StableDiffusionPipeline.from_pretrained(source, local_files_only=True, torch_dtype=setting.dtype)
     pipeline.to(setting.device).set_progress_bar_config(disable=True)
     recipe(pipeline)
-    asked = {"num_inference_steps": setting.steps, "guidance_scale": GUIDANCE, "height": setting.side,
-             "width": setting.side}  # fmt: skip
-    return lambda seed: pipeline(PROMPT, generator=torch.Generator().manual_seed(seed), **asked).images[0]
+    return lambda seed: pipeline(PROMPT, generator=torch.Generator().manual_seed(seed), **setting.asked).images[0]
 
 
 def fast_recipe(pipeline: Any) -> None:

@@ -16,8 +16,9 @@ from typing import Any
 
 from tqdm import tqdm
 
-from ldm.evaluation.speed.processes import LDM, Run, Runner, machine, ran, versions
+from ldm.evaluation.speed.processes import LDM, Run, Runner, ran
 from ldm.evaluation.speed.training import Rate
+from ldm.evaluation.speed.turns import here
 
 SHORT = 8  # pictures of a short run, for each process
 
@@ -47,8 +48,7 @@ def measure_scale(
         "rows": rows,
         "memory": memory,
         "settings": {"model": model, "count": count, "many": many},
-        "machine": machine(),
-        "versions": versions("torch", "diffusers", "openvino"),
+        **here(),
     }
 
 
