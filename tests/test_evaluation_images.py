@@ -83,12 +83,10 @@ def weights(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
+def write_clip(folder):
     """A CLIP in small, as transformers writes it."""
     from transformers import CLIPConfig, CLIPModel
 
-    folder = tmp_path_factory.mktemp("clip")
     tokenizer = train_tokenizer(PROMPTS, size=600, length=16)
     ends = {"bos_token_id": tokenizer.start, "eos_token_id": tokenizer.end, "pad_token_id": tokenizer.pad}
     small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -102,6 +100,12 @@ def clip(tmp_path_factory):
             nn.init.normal_(parameter, std=0.3) if parameter.ndim > 1 else None
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("clip")
+    write_clip(folder)
     return folder
 
 
@@ -289,7 +293,8 @@ def test_figures_are_the_librarys_own(folders, weights):
 
 def test_a_seed_repeats_every_number(folders, weights):
     one, other, third = (evaluate_images(*folders, weights=weights, seed=seed) for seed in (0, 0, 1))
-    assert one == other != third and values(one) == values(third)
+    assert one == other != third
+    assert values(one) == pytest.approx(values(third), rel=1e-9)  # features are summed in another order
 
 
 # ---- CLIP ----

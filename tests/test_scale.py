@@ -36,9 +36,11 @@ def test_rates_are_beyond_starting_and_memory_of_all_processes():
     assert rates == {(work, size, each): 10.0 * each
                      for work, sizes in (("torch", (1, 4)), ("encode", (1, 4)), ("openvino", (4,)))
                      for size in sizes for each in (1, 2)}  # fmt: skip
-    assert {row["memory_mib"] for row in found["rows"] if row["processes"] == 2} == {200}
+    assert {row["memory_mib"] for row in found["rows"] if row["processes"] == 2 and row["work"] != "encode"} == {200}
     assert found["memory"] == {work: {"40": 100, "1000": 110} for work in ("torch", "openvino")}
     assert "110 MiB for 1000 pictures" in scale.said(found)
+    encoded = [int(words[words.index("--count") + 1]) for _, words in machine.asked if "encode" in words]
+    assert max(encoded) == 2 * scale.SHORT + 40 * scale.ENCODED
 
 
 def test_processes_share_the_cores_and_each_knows_its_own_number(monkeypatch):

@@ -8,8 +8,10 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from threading import Event
@@ -357,6 +359,29 @@ def test_a_client_that_sends_nonsense_gets_one_line(client, capfd):
             visitor.predict(*nonsense, api_name="/text_to_image")
         assert "\n" not in str(refused.value)
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_who_comes_while_too_many_wait_is_told_to_come_again(client, served, embedded, monkeypatch, capfd):
+    monkeypatch.setattr(served._queue, "max_size", 2)
+    pause, waiting = Event(), served._queue.event_queue_per_concurrency_id["model"].queue
+    draw = partial(client().submit, "a fox", "", 5, 1, "ddim", "3", api_name="/text_to_image")
+    with counted(embedded, pause) as calls:
+        served_first = [draw()]
+        until(lambda: len(calls) == 4)
+        served_first += [draw(), draw()]
+        until(lambda: len(waiting) == 2)
+        with pytest.raises(Exception, match="full"):
+            draw().result(30)
+        pause.set()
+        assert all(metadata.told(Path(job.result(60)[0]))["seed"] == 3 for job in served_first)
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def until(true):
+    end = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 # ---- in a browser ----

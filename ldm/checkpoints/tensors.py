@@ -49,7 +49,7 @@ def read_tensors(path: Path) -> File:
     read = _safetensors(path) if found == "safetensors" else _pickled(path)
     if not read.tensors:
         skipped = f", only {', '.join(read.skipped[:3])}" if read.skipped else ""
-        raise CheckpointError(f"{path} holds no tensors{skipped}")
+        raise CheckpointError(f"{path} holds no tensors{skipped[:300]}")
     return read
 
 

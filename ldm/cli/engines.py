@@ -3,6 +3,7 @@
 import logging
 import shutil
 import sys
+from collections.abc import Callable
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -47,13 +48,8 @@ def drawing_of(
     from ldm.engines.swift import SwiftDiffusion
 
     whole = cache(partial(options.pipeline_of, model, "cpu", dtype, memory, loras, embeddings))
-    try:
-        return SwiftDiffusion(model, whole, engine == "openvino-int8")
-    except (ValueError, OSError) as error:
-        if engine != "auto":
-            raise
-        log.warning("%s; torch draws", error)
-        return whole()
+    swift = partial(SwiftDiffusion, model, whole, engine == "openvino-int8")
+    return _else_torch(swift, whole) if engine == "auto" else swift()
 
 
 def pipeline_by(engine: str, model: str, device: str, dtype: str) -> Any:
@@ -62,11 +58,16 @@ def pipeline_by(engine: str, model: str, device: str, dtype: str) -> Any:
     by = partial(options.pipeline_of, model, device, dtype, "auto", None, None)
     if engine != "auto" or not fitting(model, device) or dtype not in ("auto", "float32"):
         return by(engine.replace("auto", "torch"))
+    return _else_torch(partial(by, "openvino"), partial(by, "torch"))
+
+
+def _else_torch(swift: Callable[[], Any], torch: Callable[[], Any]) -> Any:
+    """What OpenVINO draws by; where that fails, which is said, what torch does."""
     try:
-        return by("openvino")
+        return swift()
     except (ValueError, OSError) as error:
         log.warning("%s; torch draws", error)
-        return by("torch")
+        return torch()
 
 
 def fitting(model: str, device: str) -> bool:

@@ -79,10 +79,10 @@ def generate(
     ldm generate --prompts prompts.txt -o pictures/
     """
     told = _told(from_image)
-    settings = {key: told[key] for key in REPEATED if key in told}
-    settings |= options.settings_of(negative, size, steps, guidance, sampler, clip_skip)
-    settings |= {"prompt_weights": False} if no_weights else {}
-    settings |= {"guidance_interval": options.interval_of(interval)} if interval else {}
+    asked = options.settings_of(negative, size, steps, guidance, sampler, clip_skip)
+    asked |= {"prompt_weights": False} if no_weights else {}
+    asked |= {"guidance_interval": options.interval_of(interval)} if interval else {}
+    settings = {key: told[key] for key in REPEATED if key in told} | asked
     count = told.get("count", 1) if count is None else count
     options.at_least_one(count=count, batch_size=batch_size)
     seed = told.get("seed", 0) if seed is None else seed

@@ -1,5 +1,7 @@
 """Hugging Face datasets on disk, as save_to_disk wrote them or as parquet files; needs the package `datasets`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,8 @@ LABELS = ("label", "labels", "class")
 class Table:
     """A dataset's rows: its picture's column, text or caption, label; see PICTURES, TEXTS, LABELS and CONDITIONS.
 
-    ValueError that lists the columns where there is no picture's, or the splits where `split` is none of them.
+    ValueError that lists the columns where there is no picture's, or the splits where `split` is none of them, and
+    that names the table where it is damaged.
     """
 
     def __init__(self, path: Path, split: str | None = None):
@@ -26,8 +29,9 @@ class Table:
             raise ValueError(f"{path}: no column of pictures among {', '.join(names)}; expected {', '.join(PICTURES)}")
         self.path, self.picture = path, picture
         self.condition = next((name for name in CONDITIONS if name in names), None)
-        for name in filter(None, (picture, self.condition)):
-            table = table.cast_column(name, datasets.Image(decode=False))
+        with _reading(path):
+            for name in filter(None, (picture, self.condition)):
+                table = table.cast_column(name, datasets.Image(decode=False))
         self.table, self.texts = table, [name for name in TEXTS if name in names]
         self.classes, self.labels = _labels(table, path)
 
@@ -35,7 +39,9 @@ class Table:
         return len(self.table)
 
     def __getitem__(self, index: int) -> Record:
-        row, name, label = self.table[index], f"{self.path}, row {index}", self.labels[index]
+        name, label = f"{self.path}, row {index}", self.labels[index]
+        with _reading(name):
+            row = self.table[index]
         caption = caption_of(row, name)
         if not self.texts and label is not None and self.classes:
             caption = in_words(self.classes[label])
@@ -58,8 +64,10 @@ def _table(path: Path, split: str | None) -> Any:
         files = sorted(str(file) for file in path.rglob("*.parquet") if file.name.startswith(split or ""))
         if not files:
             raise ValueError(f"split {split!r}: {path} has no parquet file whose name begins so")
-        return datasets.Dataset.from_parquet(files)
-    found = datasets.load_from_disk(str(path))
+        with _reading(path):
+            return datasets.Dataset.from_parquet(files)
+    with _reading(path):
+        found = datasets.load_from_disk(str(path))
     if not isinstance(found, datasets.DatasetDict):
         if split is not None:
             raise ValueError(f"split {split!r}: {path} has no splits")
@@ -70,13 +78,25 @@ def _table(path: Path, split: str | None) -> Any:
     return found[split]
 
 
+@contextmanager
+def _reading(place: object) -> Iterator[None]:
+    """What a reader of tables raises, which of damaged files is nearly every kind, as a ValueError in one line."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        raise ValueError(f"{place}: no table that can be read: {reason}") from error
+
+
 def _labels(table: Any, path: Path) -> tuple[list[str], list[int | None]]:
     """Names of the classes, and every row's label."""
     column = next((name for name in LABELS if name in table.column_names), None)
     if column is None:
         return [], [None] * len(table)
-    names = getattr(table.features[column], "names", None)
-    return (names, list(table[column])) if names else numbered(list(table[column]), f"{path}, column {column}")
+    names, place = getattr(table.features[column], "names", None), f"{path}, column {column}"
+    with _reading(place):
+        labels = list(table[column])
+    return (names, labels) if names else numbered(labels, place)
 
 
 def _source(value: dict[str, Any], name: str) -> bytes | Path:

@@ -76,7 +76,7 @@ class Network:
         """What compiling depends on, in ten digits: shapes, settings, weights, OpenVINO and the processor."""
         device = core().get_property("CPU", "FULL_DEVICE_NAME")
         seal = self.path.with_name(f"{self.path.with_suffix('.bin').name}.crc32")
-        weights = seal.read_text() if seal.is_file() else ""
+        weights = seal.read_bytes() if seal.is_file() else b""
         told = [shapes, settings(), weights, runtime().get_version(), device]
         return hashlib.sha256(repr(told).encode()).hexdigest()[:10]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ldm.checkpoints.faults import reason
 from ldm.training.perceptual import hub
 
 Features = Callable[[Tensor], Tensor]  # x (B,3,H,W) in [-1,1] -> (B,D)
@@ -140,8 +141,9 @@ def load_inception(folder: Path | None = None, device: str = "cpu") -> Features:
         raise FileNotFoundError(missing_inception(folder))
     try:
         network = torch.jit.load(path, map_location="cpu").eval().to(device)
-    except RuntimeError as error:
-        raise ValueError(f"{path}: expected TorchScript as NVIDIA publishes it: {str(error).splitlines()[0]}") from None
+        network(torch.zeros(1, 3, 16, 16, dtype=torch.uint8, device=device), return_features=True)  # another one fails
+    except Exception as error:  # a damaged archive raises more than RuntimeError
+        raise ValueError(f"{path}: expected TorchScript as NVIDIA publishes it: {reason(error)}") from None
 
     @torch.no_grad()
     def features(x: Tensor) -> Tensor:
