@@ -16,10 +16,15 @@ PAGE = Path(__file__).with_suffix(".md")
 
 CONTENTS = {  # "ldm.room.*": all that the room's __init__ names
     "Pictures and latents": [
-        "ldm.LatentSpace", "ldm.latents.Statistics", "ldm.roundtrip.RoundTrip", "ldm.tiling.Tiling",
-        "ldm.precision.NonFiniteError",
+        "ldm.LatentSpace", "ldm.latents.Statistics", "ldm.roundtrip.RoundTrip", "ldm.roundtrip.psnr",
+        "ldm.roundtrip.ssim", "ldm.tiling.Tiling", "ldm.precision.NonFiniteError", "ldm.images.to_pixels",
+        "ldm.images.to_images", "ldm.images.load", "ldm.images.grid", "ldm.images.side_by_side",
+        "ldm.images.error_map", "ldm.masks.to_mask",
     ],
-    "Drawing": ["ldm.LatentDiffusion", "ldm.drawing.Drawing", "ldm.order.Settings", "ldm.save", "ldm.metadata.told"],
+    "Drawing": [
+        "ldm.LatentDiffusion", "ldm.drawing.Drawing", "ldm.order.Settings", "ldm.save", "ldm.metadata.save_moving",
+        "ldm.metadata.told",
+    ],
     "Processes": [
         "ldm.Diffusion", "ldm.Bridge", "ldm.noising.LinearGaussian", "ldm.noising.Process", "ldm.noising.linear",
         "ldm.noising.scaled_linear", "ldm.noising.cosine", "ldm.noising.zero_terminal_snr", "ldm.bridging.symmetric",
@@ -30,11 +35,25 @@ CONTENTS = {  # "ldm.room.*": all that the room's __init__ names
         "ldm.sampling.Start", "ldm.bridging.cross", "ldm.interpolating.slerp",
     ],
     "Text": ["ldm.text.TextEncoder", "ldm.text.Tokenizer", "ldm.prompts.parse"],
-    "The autoencoder family": ["ldm.autoencoders.*"],
-    "Data": ["ldm.data.*"],
+    "The autoencoder family": [
+        "ldm.autoencoders.*", "ldm.autoencoders.base.Model", "ldm.autoencoders.priors.prior_of",
+    ],
+    "Data": [
+        "ldm.data.*", "ldm.data.emoji.EmojiScenes", "ldm.data.degrading.degradation", "ldm.data.pairs.Degraded",
+        "ldm.data.tensors.numbers", "ldm.data.tryon.TryOn", "ldm.data.tryon.outputs", "ldm.data.tryon.boxes.read",
+        "ldm.data.tryon.boxes.covered",
+    ],
     "Training": ["ldm.training.*", "ldm.training.vae.Recipe", "ldm.training.diffusion.Recipe"],
-    "Virtual try-on": ["ldm.tryon.model.TryOnModel", "ldm.tryon.classifier.ErrorClassifier"],
-    "Evaluation": ["ldm.evaluation.*"],
+    "Virtual try-on": [
+        "ldm.tryon.model.TryOnModel", "ldm.tryon.classifier.ErrorClassifier", "ldm.tryon.heat.heated",
+    ],
+    "Evaluation": [
+        "ldm.evaluation.*", "ldm.evaluation.digits.recognised", "ldm.evaluation.portraits.portraits",
+        "ldm.evaluation.portraits.reconstructions", "ldm.evaluation.portraits.samples",
+        "ldm.evaluation.portraits.interpolation", "ldm.evaluation.portraits.traversal",
+        "ldm.evaluation.portraits.undone", "ldm.evaluation.portraits.sequences", "ldm.evaluation.portraits.rollout",
+        "ldm.evaluation.portraits.scatter", "ldm.evaluation.portraits.use",
+    ],
     "Checkpoints": ["ldm.checkpoints.*"],
 }  # fmt: skip
 

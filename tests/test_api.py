@@ -3,8 +3,10 @@
 import doctest
 import importlib
 import inspect
+import json
 import re
 import runpy
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from types import FunctionType
@@ -46,6 +48,25 @@ def test_every_public_name_stands_on_the_page(room):
 def test_what_others_rely_on_stands_on_the_page():
     headings = set(re.findall(r"^###+ (.*)$", API["page"](), re.M))
     assert not set(PROMISED) - headings
+
+
+def taught() -> Iterator[object]:
+    """All that the notebooks take from the package, modules by what is taken from them."""
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        code = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+        for module, names in re.findall(r"^from (ldm[\w.]*) import (\([^)]*\)|[^\n]*)", code, re.M):
+            for name in re.findall(r"\w+", names):
+                found = getattr(importlib.import_module(module), name, None)
+                found = importlib.import_module(f"{module}.{name}") if found is None else found
+                inside = re.findall(rf"\b{name}\.(\w+)", code) if inspect.ismodule(found) else []
+                yield from [getattr(found, part) for part in inside if hasattr(found, part)] or [found]
+
+
+def test_what_the_course_uses_stands_on_the_page():
+    known = [getattr(importlib.import_module(full.rpartition(".")[0]), full.rpartition(".")[2]) for full in NAMES]
+    used = [one for one in taught() if not inspect.ismodule(one)]
+    assert len(used) > 20 and not [one for one in used if not any(one is other for other in known)]
 
 
 def test_links_on_the_page_lead_somewhere():

@@ -28,12 +28,14 @@ SMALL = {  # what is added to a command of the README so that it takes seconds; 
     "dolls": "--people 8 --test 4",
     "train tryon": "--tiny --effort 0.001 --size 32x32",
     "evaluate tryon": "--evaluations 1",
+    "roundtrip": "",
+    "evaluate images": "",
 }
 PARSED = {"ui"}  # it serves until it is stopped; its own tests drive it
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.S)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
 
 
 def lines(block: str) -> list[str]:
@@ -76,6 +78,14 @@ def test_commands_of_a_block_run_one_after_the_other_in_small(ldm, tmp_path, mon
             continue
         status, _, err = ldm(*words[1:], *SMALL[command].split())
         assert status == 0, f"{line}: {err}"
+
+
+MADE = [line for block in blocks("bash", WEIGHTS) for line in lines(block) if line.startswith("ldm ")]
+
+
+@pytest.mark.parametrize("line", MADE)
+def test_what_the_models_were_made_by_are_commands(line):
+    assert parsed(shlex.split(line))
 
 
 def test_what_is_installed_is_what_the_project_names():

@@ -21,9 +21,11 @@ class EmojiScenes:
         return self.length
 
     def rng(self, i: int) -> np.random.Generator:
+        """What item i is drawn by."""
         return np.random.default_rng((self.seed, i))
 
     def scene(self, i: int) -> Scene:
+        """What item i shows."""
         return split_scene(self.rng(i), self.split)
 
     def __getitem__(self, i: int) -> Item:

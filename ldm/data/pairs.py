@@ -39,11 +39,13 @@ class Degraded:
         return len(self.items)
 
     def draw(self, index: int, generator: Generator) -> Pair:
+        """Picture `index`, and the same degraded as the generator wants it."""
         item = self.items.draw(index, generator) if hasattr(self.items, "draw") else self.items[index]
         clean = item[0].convert("RGB")
         return clean, self.degrade(clean, generator)
 
     def identity(self) -> dict[str, Any]:
+        """What the pairs are, in JSON."""
         return {"kind": "degraded", "how": self.how, "of": self.items.identity()}
 
 

@@ -60,6 +60,13 @@ def masks(root: Path, damaged: Path) -> None:
     to_map(damaged, (16, 24))
 
 
+def uploads(root: Path, damaged: Path) -> None:
+    from ldm.ui import tasks
+
+    tasks.opened(damaged)
+    tasks.painted([damaged], (20, 24), 24)
+
+
 TEXT = (
     'a "red" apple: on a table, <lora:x:1>\nsecond line\nNegative prompt: blurred\nSteps: 20, Sampler: DPM++ 2M, '
     'Schedule type: Karras, CFG scale: 7.5, Seed: 42, Size: 512x768, Model hash: 0123456789, Clip skip: 2, Note: "a, b"'
@@ -89,5 +96,6 @@ def ldm_info_of_a_picture(root: Path, damaged: Path) -> None:
 
 loader(pictures, write_pictures, share=6)
 loader(masks, write_masks)
+loader(uploads, write_masks)
 loader(what_made_a_picture, write_told, share=2)
 loader(ldm_info_of_a_picture, write_told)
