@@ -1,12 +1,13 @@
 """`ldm evaluate images`: known answers, the libraries' own figures, and what is left out where something is missing."""
 
 import json
-import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import t
 from torch import nn
 from torch.nn import functional as F
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
@@ -20,6 +21,7 @@ from ldm.evaluation.distances import INCEPTION, frechet, frechets, kernel, kerne
 from ldm.evaluation.images import METRICS, intervals, table
 from ldm.evaluation.images.clip import framed, load_clip
 from ldm.evaluation.images.coverage import covered
+from ldm.evaluation.images.figures import batched
 from ldm.images import to_pixels
 from ldm.training import perceptual
 from ldm.training.perceptual import BLOCKS
@@ -185,15 +187,31 @@ def test_halves_take_every_picture_as_often_and_no_other_than_their_seed():
 
 
 @pytest.mark.parametrize("count", [100, 7])
-def test_intervals_of_a_mean_are_those_of_its_standard_error(count):
+def test_intervals_of_a_mean_are_students(count):
     known = torch.randn(count, generator=torch.Generator().manual_seed(0)).double()
-    error = float(known.std(correction=0)) / count**0.5
+    error = float(known.std()) / count**0.5
     low, high = intervals.of_mean(known.tolist())
-    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.12)
+    assert (high - low) / 2 == pytest.approx(t.ppf(0.975, count - 1) * error, rel=0.12)
     assert (high + low) / 2 == pytest.approx(float(known.mean()), abs=0.3 * error)
     parts = [float(known[half].mean()) for half in intervals.halves(count)]
     low, high = intervals.of_halves(float(known.mean()), parts, count)
-    assert (high - low) / 2 == pytest.approx(1.96 * float(known.std()) / count**0.5, rel=0.2)
+    assert (high - low) / 2 == pytest.approx(t.ppf(0.975, count - 1) * error, rel=0.2)
+
+
+def test_students_factor():
+    for freedom in (1, 2, 3, 4, 10, 1000):
+        assert intervals.student(freedom) == pytest.approx(t.ppf(0.975, freedom), rel=2e-3)
+
+
+@pytest.mark.parametrize("count", [3, 5, 10, 30])
+def test_intervals_of_few_pictures_hold_the_expected_mean(count):
+    rng = np.random.default_rng(count)
+    found = [intervals.of_mean(rng.normal(size=count), seed) for seed in range(2000)]
+    assert np.mean([low <= 0 <= high for low, high in found]) >= 0.92
+
+
+def test_intervals_of_a_mean_stay_within_what_a_figure_can_be():
+    assert intervals.of_mean([0.5, 0.9], least=-1, most=1) == (-1, 1)
 
 
 def test_an_interval_of_a_distance_holds_what_other_pictures_give():
@@ -208,7 +226,7 @@ def test_an_interval_of_a_distance_holds_what_other_pictures_give():
             scattered = [float(value) for value in distances(one, other, intervals.halves(80))]
             low, high = intervals.of_halves(figure, scattered, 80)
             found[name].append(figure)
-            errors[name].append((high - low) / 2 / 1.96)
+            errors[name].append((high - low) / 2 / t.ppf(0.975, 79))
     for name in found:
         assert np.mean(errors[name]) == pytest.approx(np.std(found[name], ddof=1), rel=0.25)
 
@@ -223,9 +241,9 @@ def test_intervals_of_shares_are_wilsons():
     assert intervals.of_share(64, 64)[1] == 1 and intervals.of_share(0, 5)[0] == pytest.approx(0, abs=1e-12)
 
 
-def test_no_interval_of_one_value_and_none_that_is_finite_of_infinite_ones():
+def test_no_interval_of_one_value_and_no_width_of_equal_ones():
     assert intervals.of_mean([1.0]) is None
-    assert intervals.of_mean([math.inf] * 5) == (math.inf, math.inf)
+    assert intervals.of_mean([2.0] * 5) == (2, 2)
 
 
 # ---- known answers ----
@@ -239,15 +257,45 @@ def test_identical_sets(folders, weights, tmp_path):
         "kid": found["figures"]["kid"]["value"],
         "precision": 1,
         "recall": 1,
-        "psnr": None,  # infinite
+        "psnr": None,  # of no picture: all are equal
         "ssim": pytest.approx(1),
         "lpips": 0,
     }
     assert found["figures"]["fid"]["low"] == 0 < found["figures"]["fid"]["high"]
     assert values(found)["kid"] <= 0  # without bias: the sets share their pictures, so are nearer than chance
     assert found["settings"]["features"] == "inception" and len(found["pictures"]) == COUNT
-    assert "| inf " in table(found)
+    equal = {"value": None, "low": None, "high": None, "count": 0, "left_out": 0, "equal": COUNT}
+    assert found["figures"]["psnr"] == equal and found["pictures"][3]["equal"] is True
+    assert "| all equal | " in table(found) and f"| 0, {COUNT} equal " in table(found)
     json.dumps(found, allow_nan=False)
+
+
+def test_psnr_is_a_mean_over_the_pairs_that_differ_beside_how_many_are_equal(folders):
+    for name in ("003.png", "007.png"):
+        (folders[0] / name).write_bytes((folders[1] / name).read_bytes())
+    found = evaluate_images(*folders, ["psnr", "ssim"])
+    figure, rows = found["figures"]["psnr"], {row["name"]: row for row in found["pictures"]}
+    known = [row["psnr"] for row in rows.values() if "equal" not in row]
+    assert (figure["count"], figure["equal"], len(known)) == (COUNT - 2, 2, COUNT - 2)
+    assert figure["value"] == pytest.approx(np.mean(known))
+    assert figure["low"] < figure["value"] < figure["high"] and found["figures"]["ssim"]["count"] == COUNT
+    assert rows["003.png"] == {"name": "003.png", "psnr": None, "equal": True, "ssim": pytest.approx(1)}
+    assert "| 10, 2 equal |" in table(found)
+
+
+def test_what_is_no_number_is_left_out_and_not_null(folders, clip):
+    from safetensors.torch import load_file, save_file
+
+    broken = {name: value * float("nan") for name, value in load_file(clip / "model.safetensors").items()}
+    folder = folders[0].parent / "broken"
+    shutil.copytree(clip, folder)
+    save_file(broken, folder / "model.safetensors", {"format": "pt"})
+    (folders[0] / "000.txt").write_text("a red apple")
+    found = evaluate_images(*folders, clip=folder)
+    assert "no finite numbers" in found["left_out"]["clip_score"] and "clip_score" not in found["figures"]
+    json.dumps(found, allow_nan=False)
+    found = evaluate_images(*folders, features="clip", clip=folder)
+    assert set(found["figures"]) == {"psnr", "ssim"}
 
 
 def test_more_noise_is_worse_by_every_figure(folders, weights, tmp_path):
@@ -446,12 +494,46 @@ def test_pairs_are_found_by_name_whatever_the_suffix_and_none_where_a_name_comes
         evaluate_images(drawn, folders[1], ["psnr"])
 
 
+def test_pairs_are_found_by_their_paths_within_the_folders(tmp_path):
+    for name, seed in (("drawn", 1), ("true", 2)):
+        for i, part in enumerate("xy"):
+            write(tmp_path / name / part, draw(seed + 2 * i, 3), "png" if name == "true" else "bmp")
+    found = evaluate_images(tmp_path / "drawn", tmp_path / "true", ["psnr"])
+    assert found["figures"]["psnr"]["count"] == 6
+    assert [row["name"] for row in found["pictures"]] == [f"{part}/00{i}.bmp" for part in "xy" for i in range(3)]
+    alone = [evaluate_images(tmp_path / "drawn" / part, tmp_path / "true" / part, ["psnr"]) for part in "xy"]
+    assert [row["psnr"] for row in found["pictures"]] == [row["psnr"] for part in alone for row in part["pictures"]]
+
+
 def test_pictures_of_other_sizes_are_compared_as_sets_alone(folders, weights, tmp_path):
     larger = write(tmp_path / "larger", draw(1, size=(32, 40)))
-    Image.new("RGB", (SIDE, SIDE), "red").save(larger / "005.png")
     found = evaluate_images(larger, folders[1], weights=weights)
     assert set(found["figures"]) == {"fid", "kid", "precision", "recall"}
     assert "is 40x32" in found["left_out"]["psnr"] and "24x24; expected pairs of one size" in found["left_out"]["psnr"]
+    with pytest.raises(ValueError, match="expected pairs of one size"):
+        evaluate_images(larger, folders[1], ["psnr"])
+
+
+def test_single_pairs_of_two_sizes_or_too_small_ones_are_left_out_and_counted(ldm, folders, weights):
+    Image.new("RGB", (40, 32), "red").save(folders[0] / "005.png")
+    for folder, colour in zip(folders, ("red", "blue")):
+        Image.new("RGB", (8, 8), colour).save(folder / "006.png")
+    found = evaluate_images(*folders, ["psnr", "ssim", "lpips"], weights=weights)
+    counts = {name: (figure["count"], figure["left_out"]) for name, figure in found["figures"].items()}
+    assert counts == {"psnr": (COUNT - 1, 1), "ssim": (COUNT - 1, 1), "lpips": (COUNT - 2, 2)}
+    rows = {row["name"]: row for row in found["pictures"]}
+    assert set(rows["005.png"]["left_out"]) == {"psnr", "ssim", "lpips"} and "psnr" not in rows["005.png"]
+    assert set(rows["006.png"]["left_out"]) == {"lpips"} and rows["006.png"]["psnr"] > 0
+    status, out, _ = ldm("evaluate", "images", *folders, "--weights", weights)
+    assert status == 0 and "| 10, 2 left out |" in out and "| 11, 1 left out |" in out
+    assert "pairs left out: psnr, ssim: " in out and "pairs left out: lpips: " in out and ", and 1 more" in out
+
+
+def test_a_batch_is_bounded_by_its_pixels_too():
+    small, large = torch.zeros(1, 3, 512, 512), torch.zeros(1, 3, 3000, 4000)
+    assert [len(x) for x in batched([small] * 70)] == [32, 32, 6]
+    assert [len(x) for x in batched([large] * 3 + [small])] == [1, 1, 1, 1]
+    assert all(x is large for x in batched([large] * 2))  # no copy
 
 
 def test_one_picture_each_has_no_distance_and_no_interval(weights, tmp_path):

@@ -2,7 +2,7 @@
 
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,12 +34,13 @@ def images(
     """How good are drawn pictures? Figures with 95 % intervals, from weights that are at hand: none are fetched.
 
     Of the sets: fid, kid, precision, recall; by other features than Inception's frechet and kernel in place of the
-    first two. Of the pairs, pictures of one name and size: psnr, ssim, lpips. Of the pictures with a prompt in their
-    metadata, or with captions: clip_score. What cannot be given is left out and said, and is an error where --metric
-    asks for it.
+    first two. Of the pairs, pictures of one size and of one path in their folders but for the suffix: psnr (of those
+    that are not equal; how many are is said), ssim, lpips. Of the pictures with a prompt in their metadata, or with
+    captions: clip_score. What cannot be given is left out and said, and is an error where --metric asks for it.
 
-    An interval says where the figures of other pictures by the same model would lie. It does not say that fid is too
-    high where pictures are few: compare sets of one size alone.
+    An interval says where the mean figure of sets as large as this one, by the same model, lies (recall's: of sets as
+    large of true pictures, beside these drawn ones); one other set's own figure may be 1.4 times as far away. It does
+    not say that fid is too high where pictures are few: compare sets of one size alone.
 
     **Examples**
 
@@ -66,4 +67,17 @@ def images(
         print(table(found))
         for reason, names in groupby(found["left_out"].items(), lambda item: item[1]):
             print(f"left out: {', '.join(name for name, _ in names)}: {reason}")
+        for reason, names in _pairs_left_out(found).items():
+            print(f"pairs left out: {', '.join(names)}: {reason}")
     options.write_json(json, found)
+
+
+def _pairs_left_out(found: dict[str, Any]) -> dict[str, list[str]]:
+    """The first reason that each figure left a pair out for, with the names of those figures."""
+    reasons = dict[str, list[str]]()
+    for name, figure in found["figures"].items():
+        if figure.get("left_out"):
+            first = next(row["left_out"][name] for row in found["pictures"] if name in row.get("left_out", {}))
+            more = f", and {figure['left_out'] - 1} more" if figure["left_out"] > 1 else ""
+            reasons.setdefault(first + more, []).append(name)
+    return reasons

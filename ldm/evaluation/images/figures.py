@@ -1,6 +1,5 @@
 """Two folders of pictures -> figures, each with its interval."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from ldm.evaluation.distances import Features, find_inception, frechet, frechets
 from ldm.evaluation.images import intervals
 from ldm.evaluation.images.coverage import NEAREST, covered
 from ldm.evaluation.images.networks import AbsentError, Networks
+from ldm.evaluation.images.pairs import judged, name_of, paired
 from ldm.images import to_pixels
 from ldm.metadata import told
 from ldm.prompts import parse
@@ -31,9 +31,10 @@ FID, OTHER, COVERAGE = ("fid", "kid"), ("frechet", "kernel"), ("precision", "rec
 PAIRED = ("psnr", "ssim", "lpips")
 METRICS = (*FID, *OTHER, *COVERAGE, *PAIRED, "clip_score")
 LOWER = {*FID, *OTHER, "lpips"}  # is better; of the others higher is
-BATCH = 32
+RANGES = {"psnr": (0, inf), "ssim": (-1, 1), "lpips": (0, inf), "clip_score": (0, 100)}  # of intervals of means
+BATCH, PIXELS = 32, 2**23  # of one batch at most: 32 pictures of 512 x 512, one of 12 MP
 
-Figure = dict[str, float | int | None]  # value, low, high: None where infinite, or without an interval; count
+Figure = dict[str, float | int | None]  # value: None where all pairs are equal; low, high: None without an interval
 
 
 @dataclass
@@ -60,25 +61,28 @@ class Findings:
                 raise
             self.left_out |= dict.fromkeys(self.wanted(*names), str(error))
 
-    def mean(self, name: str, values: Sequence[float], pictures: Sequence[str] = ()) -> None:
-        """A mean over pictures; where these are named, each one's value is kept."""
-        self.add(name, fmean(values), intervals.of_mean(values, self.seed), len(values))
-        for picture, value in zip(pictures, values):
-            self.pictures.setdefault(picture, {"name": picture})[name] = _finite(value)
+    def mean(self, name: str, values: Sequence[float], **beside: int) -> None:
+        """A mean over pictures; without those of infinite PSNR, which equal their pairs, if how many is said beside."""
+        known = [value for value in values if value != inf]
+        interval = intervals.of_mean(known, self.seed, *RANGES[name])
+        self.add(name, fmean(known) if known else None, interval, len(known), **beside)
 
     def share(self, name: str, hits: Tensor) -> None:
         """A share of pictures, of whether each is one (N,)."""
         self.add(name, float(hits.double().mean()), intervals.of_share(int(hits.sum()), len(hits)), len(hits))
 
-    def add(self, name: str, value: float, interval: intervals.Interval | None, count: int) -> None:
-        """A figure of `count` pictures."""
+    def add(
+        self, name: str, value: float | None, interval: intervals.Interval | None, count: int, **beside: int
+    ) -> None:
+        """A figure of `count` pictures, and other counts beside it; AbsentError for one that is no finite number."""
+        if value is not None and not isfinite(value):
+            raise AbsentError("the figure is no finite number; are the weights damaged?")
         low, high = interval or (None, None)
-        self.figures[name] = {"value": _finite(value), "low": _finite(low), "high": _finite(high), "count": count}
+        self.figures[name] = {"value": value, "low": low, "high": high, "count": count, **beside}
 
-
-def _finite(value: float | None) -> float | None:
-    """A number as JSON has it."""
-    return value if value is not None and isfinite(value) else None
+    def row(self, picture: str) -> dict[str, Any]:
+        """What is said of one picture."""
+        return self.pictures.setdefault(picture, {"name": picture})
 
 
 def evaluate_images(
@@ -94,7 +98,9 @@ def evaluate_images(
     """Folders of drawn and of true pictures -> "figures", "left_out", "pictures", "settings", ready for JSON.
 
     A figure has its "value", "low" and "high" (95 %), and "count", how many pictures it is of; "left_out" has the
-    reason of each that cannot be given; "pictures" the values of single pictures.
+    reason of each that cannot be given; "pictures" the values of single pictures. Of pairs it has how many were
+    "left_out", of two sizes or too small, whose rows in "pictures" say why; PSNR also how many are "equal", which is
+    infinite: its value is the mean over the others, None where there are none.
 
     `metrics` are some of METRICS, by default all that can be given. `features` is "inception", "clip", or an
     autoencoder's embedded name, folder or file, whose latents are averaged; by default Inception where its weights are
@@ -178,20 +184,26 @@ def _distances(found: Findings, names: Sequence[str], one: Tensor, other: Tensor
             value, scattered, least = max(0.0, frechet(one, other)), list(bar), 0.0  # rounding may go below
         else:
             value, scattered, least = kernel(one, other, found.seed), kernels(one, other, parts).tolist(), -inf
-        found.add(name, value, intervals.of_halves(value, scattered, count, least) if scattered else None, count)
+        interval = intervals.of_halves(value, scattered, count, least) if scattered else None
+        with found.needing(name):
+            found.add(name, value, interval, count)
 
 
 def features_of(source: Iterable[Record], features: Features, what: str) -> Tensor:
-    """Pictures of any sizes -> their features (N,D), under a progress bar."""
+    """Pictures of any sizes -> their features (N,D), under a progress bar. AbsentError for any that are not finite."""
     pixels = (to_pixels(record.picture) for record in tqdm(source, what, unit="picture", disable=None))
-    return torch.cat([features(x) for x in batched(pixels)])
+    found = torch.cat([features(x) for x in batched(pixels)])
+    if not found.isfinite().all():
+        raise AbsentError("the network's features are no finite numbers; are its weights damaged?")
+    return found
 
 
 def batched(pictures: Iterable[Tensor]) -> Iterator[Tensor]:
-    """Each (1,3,H,W) -> (B,3,H,W): neighbours of one size together, BATCH of them at most."""
-    for _, same in groupby(pictures, lambda x: x.shape):
-        while block := list(islice(same, BATCH)):
-            yield torch.cat(block)
+    """Each (1,3,H,W) -> (B,3,H,W): neighbours of one size together, at most BATCH and PIXELS, but at least one."""
+    for shape, same in groupby(pictures, lambda x: x.shape):
+        count = max(1, min(BATCH, PIXELS // (shape[-2] * shape[-1])))
+        while block := list(islice(same, count)):
+            yield torch.cat(block) if len(block) > 1 else block[0]
 
 
 # ---- pictures one by one ----
@@ -203,38 +215,16 @@ def _pairs(found: Findings, drawn: Folder, true: Folder, networks: Networks) -> 
         with found.needing(name):
             pairs = paired(drawn, true)
             judge = {"psnr": psnr, "ssim": ssim}.get(name) or networks.lpips
-            shown = tqdm(pairs, name, unit="pair", disable=None)
-            values = [judge(*_pixels(one, other)) for one, other in shown]
-            found.mean(name, values, [_name(one, drawn) for one, _ in pairs])
-
-
-def paired(drawn: Folder, true: Folder) -> list[tuple[Record, Record]]:
-    """Drawn and true pictures of one name, whatever their suffixes. AbsentError for none, and for a name twice."""
-    known = []
-    for source in (drawn, true):
-        named = {Path(record.name).stem: record for record in source.records}
-        if len(named) < len(source):
-            raise AbsentError(
-                f"{source.path} has {len(source)} pictures with {len(named)} names; expected no name twice"
-            )
-        known.append(named)
-    pairs = [(record, known[1][stem]) for stem, record in known[0].items() if stem in known[1]]
-    if not pairs:
-        raise AbsentError("no drawn picture has the name of a true one")
-    return pairs
-
-
-def _pixels(drawn: Record, true: Record) -> tuple[Tensor, Tensor]:
-    """A pair -> two x (1,3,H,W)."""
-    one, other = to_pixels(drawn.picture), to_pixels(true.picture)
-    if one.shape != other.shape:
-        sizes = [f"{x.shape[-1]}x{x.shape[-2]}" for x in (one, other)]
-        raise AbsentError(f"{drawn.name} is {sizes[0]}, {true.name} {sizes[1]}; expected pairs of one size")
-    return one, other
-
-
-def _name(record: Record, source: Folder) -> str:
-    return os.path.relpath(record.name, source.path)
+            outcome = judged(tqdm(pairs, name, unit="pair", disable=None), judge)
+            values, equal = outcome.values, [picture for picture, value in outcome.values.items() if value == inf]
+            counts = {"left_out": len(outcome.left_out)} | ({"equal": len(equal)} if name == "psnr" else {})
+            found.mean(name, list(values.values()), **counts)
+            for picture, value in values.items():
+                found.row(picture)[name] = None if value == inf else value
+            for picture in equal:
+                found.row(picture)["equal"] = True
+            for picture, reason in outcome.left_out.items():
+                found.row(picture).setdefault("left_out", {})[name] = reason
 
 
 def _prompts(found: Findings, drawn: Folder, networks: Networks) -> None:
@@ -249,8 +239,10 @@ def _prompts(found: Findings, drawn: Folder, networks: Networks) -> None:
             if not asked:
                 raise AbsentError("no drawn picture carries its prompt, and there are no captions")
             records, prompts = zip(*asked)
-            scores = clip.scores(features_of(records, clip.images, name), prompts)
-            found.mean(name, scores.tolist(), [_name(record, drawn) for record in records])
+            scores = clip.scores(features_of(records, clip.images, name), prompts).tolist()
+            found.mean(name, scores)
+            for record, score in zip(records, scores):
+                found.row(name_of(record, drawn))[name] = score
 
 
 def prompt_of(record: Record) -> str:
@@ -266,14 +258,18 @@ def prompt_of(record: Record) -> str:
 
 # ---- in words ----
 
+BESIDE = {"equal": "equal", "left_out": "left out"}  # counts that stand beside a figure's own
+
 
 def table(result: dict[str, Any]) -> str:
     """The figures of `evaluate_images`, in Markdown."""
     rows = [("figure", "value", "95 %", "pictures", "better")]
     for name, figure in result["figures"].items():
-        value, low, high = ("inf" if figure[k] is None else f"{figure[k]:.4g}" for k in ("value", "low", "high"))
-        between = "" if figure["low"] is None else f"{low} to {high}"
-        rows.append((name, value, between, str(figure["count"]), "lower" if name in LOWER else "higher"))
+        value, low, high = ("" if figure[k] is None else f"{figure[k]:.4g}" for k in ("value", "low", "high"))
+        between = f"{low} to {high}" if low else ""
+        beside = [f"{figure[what]} {words}" for what, words in BESIDE.items() if figure.get(what)]
+        count = ", ".join([str(figure["count"]), *beside])
+        rows.append((name, value or "all equal", between, count, "lower" if name in LOWER else "higher"))
     widths = [max(map(len, column)) for column in zip(*rows)]
     lines = [f"| {' | '.join(map(str.ljust, row, widths))} |" for row in rows]
     return "\n".join([lines[0], f"|{'|'.join('-' * (width + 2) for width in widths)}|", *lines[1:]])
