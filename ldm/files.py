@@ -75,10 +75,24 @@ def rows_of(text: str, place: str) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a value as indented JSON."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n"
+    """Writes a value as indented JSON in UTF-8, which has escapes for what is no UTF-8 in a file's name."""
     with replacing(path) as file:
-        file.write(text.encode())
+        file.write(f"{json_text(value)}\n".encode())
+
+
+def json_text(value: Any, encoding: str = "utf-8") -> str:
+    """A value as indented JSON; all beyond ASCII is escaped where the encoding lacks some of it."""
+    text = json.dumps(value, indent=2, ensure_ascii=False, default=str)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return json.dumps(value, indent=2, default=str)
+    return text
+
+
+def shown(text: str) -> str:
+    """Text as it can be printed: what is no UTF-8 in a file's name is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: dict[str, str] | None = None) -> None:

@@ -1,7 +1,10 @@
 """`ldm evaluate images`: known answers, the libraries' own figures, and what is left out where something is missing."""
 
+import io
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +18,8 @@ from torchmetrics.functional.multimodal import clip_score
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from ldm import metadata
+from ldm import files, metadata
+from ldm.cli import options
 from ldm.evaluation import evaluate_images
 from ldm.evaluation.distances import INCEPTION, frechet, frechets, kernel, kernels
 from ldm.evaluation.images import METRICS, intervals, table
@@ -575,6 +579,34 @@ def test_the_command_tells_a_table_and_writes_json(ldm, folders, weights, tmp_pa
     assert found["figures"]["fid"]["low"] < found["figures"]["fid"]["value"] < found["figures"]["fid"]["high"]
     status, out, _ = ldm("evaluate", "images", *folders, "--metric", "psnr", "--metric", "ssim", "--json", "-")
     assert status == 0 and set(json.loads(out)["figures"]) == {"psnr", "ssim"}
+
+
+def test_names_that_are_no_utf8_cost_no_result(ldm, folders, tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")
+    Image.new("RGB", (40, 32)).save(tmp_path / "large.png")
+    for folder, source in ((folders[0], tmp_path / "large.png"), (folders[1], folders[1] / "000.png")):
+        shutil.copy(source, folder / name)
+    told = ("evaluate", "images", *folders, "--metric", "psnr", "--json")
+    status, out, err = ldm(*told, tmp_path / "a.json")
+    assert (status, err) == (0, "") and r"caf\udce9.png is 40x32" in out
+    found = json.loads((tmp_path / "a.json").read_text(encoding="utf-8"))
+    status, out, err = ldm(*told, "-")
+    assert (status, err) == (0, "") and json.loads(out) == found
+    row = next(row for row in found["pictures"] if row["name"] == name)
+    assert "40x32" in row["left_out"]["psnr"] and found["figures"]["psnr"]["count"] == COUNT
+
+
+def test_json_is_escaped_only_where_it_must_be(monkeypatch, tmp_path):
+    for value in ("caf\xe9", "caf\udce9"):
+        files.write_json(tmp_path / "a.json", {"name": value})
+        assert json.loads((tmp_path / "a.json").read_bytes()) == {"name": value}
+        assert ("\xe9".encode() in (tmp_path / "a.json").read_bytes()) == (value == "caf\xe9")
+        with io.TextIOWrapper(io.BytesIO(), encoding="ascii") as narrow, monkeypatch.context() as patch:
+            patch.setattr("sys.stdout", narrow)
+            options.write_json(Path("-"), {"name": value})
+            narrow.flush()
+            assert json.loads(narrow.buffer.getvalue()) == {"name": value}
+    assert files.shown("caf\xe9 caf\udce9") == "caf\xe9 caf\\udce9"
 
 
 @pytest.mark.parametrize(

@@ -167,12 +167,12 @@ def json_target(path: Path | None) -> Path | None:
 
 def write_json(path: Path | None, value: object) -> None:
     """Writes a value to a file; to standard output for -; nowhere for None."""
-    import json
+    import sys
 
     from ldm import files
 
     if str(path) == "-":
-        print(json.dumps(value, indent=2, ensure_ascii=False))
+        print(files.json_text(value, sys.stdout.encoding or "utf-8"))
     elif path is not None:
         files.write_json(path, value)
 

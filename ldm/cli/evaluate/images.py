@@ -55,20 +55,20 @@ def images(
     options.json_target(json)
 
     from ldm.evaluation.images import evaluate_images, table
+    from ldm.files import shown
 
     found = evaluate_images(
         generated, reference, metric or None, features, weights, clip, seed, options.device_of(device)
     )
     if str(json) != "-":
         told = found["settings"]
-        print(
-            f"{told['generated']} drawn, {told['reference']} true pictures; sets by the features of {told['features']}"
-        )
+        sets = f"sets by the features of {told['features']}"
+        print(f"{told['generated']} drawn, {told['reference']} true pictures; {shown(sets)}")
         print(table(found))
         for reason, names in groupby(found["left_out"].items(), lambda item: item[1]):
-            print(f"left out: {', '.join(name for name, _ in names)}: {reason}")
+            print(f"left out: {', '.join(name for name, _ in names)}: {shown(reason)}")
         for reason, names in _pairs_left_out(found).items():
-            print(f"pairs left out: {', '.join(names)}: {reason}")
+            print(f"pairs left out: {', '.join(names)}: {shown(reason)}")
     options.write_json(json, found)
 
 
