@@ -1,9 +1,11 @@
 """`ldm evaluate images`: known answers, the libraries' own figures, and what is left out where something is missing."""
 
+import hashlib
 import io
 import json
 import os
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from torchmetrics.functional.multimodal import clip_score
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from ldm import files, metadata
+from ldm import __version__, files, metadata
 from ldm.cli import options
 from ldm.evaluation import evaluate_images
 from ldm.evaluation.distances import INCEPTION, frechet, frechets, kernel, kernels
@@ -343,6 +345,28 @@ def test_figures_are_the_librarys_own(folders, weights):
     assert all(figure["low"] < figure["value"] <= figure["high"] for figure in found["figures"].values())
 
 
+def test_what_judged_is_told(folders, weights, clip, monkeypatch):
+    def hashed(folder, *names):
+        return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest()[:16] for name in names}
+
+    (folders[0] / "000.txt").write_text("a red apple")
+    monkeypatch.chdir(weights.parent)
+    near = Path(weights.name)
+    settings = evaluate_images(*folders, weights=near, clip=clip)["settings"]
+    assert settings["folders"] == [str(folder) for folder in folders] and settings["seed"] == 0
+    assert settings["networks"] == {
+        "inception": {"folder": weights.name, "files": hashed(weights, INCEPTION)},
+        "lpips": {"folder": weights.name, "files": hashed(weights, perceptual.BACKBONE, perceptual.LINEAR)},
+        "clip": {"folder": str(clip), "files": hashed(clip, "model.safetensors")},
+    }
+    assert settings["versions"]["torch"] == version("torch") and settings["versions"]["ldm"] == __version__
+    assert settings["versions"]["torchmetrics"] == version("torchmetrics")
+    told = evaluate_images(*folders, ["precision"], features="emoji")["settings"]["networks"]
+    assert set(told) == {"autoencoder"} and told["autoencoder"]["name"] == "emoji"
+    assert len(told["autoencoder"]["encoder"]) == 16
+    assert evaluate_images(*folders, ["psnr"])["settings"]["networks"] == {}
+
+
 def test_a_seed_repeats_every_number(folders, weights):
     one, other, third = (evaluate_images(*folders, weights=weights, seed=seed) for seed in (0, 0, 1))
     assert one == other != third
@@ -478,7 +502,7 @@ def test_pictures_that_do_not_pair_are_compared_as_sets_alone(folders, weights, 
     drawn = write(tmp_path / "others", draw(3, COUNT + 3))
     found = evaluate_images(drawn, folders[1], weights=weights)
     assert found["figures"]["psnr"]["count"] == COUNT  # those that do
-    assert found["settings"] == {"generated": COUNT + 3, "reference": COUNT, "features": "inception", "seed": 0}
+    assert found["settings"]["generated"] == COUNT + 3 and found["settings"]["reference"] == COUNT
     for file in drawn.iterdir():
         file.rename(drawn / f"other-{file.name}")
     found = evaluate_images(drawn, folders[1], weights=weights)

@@ -74,6 +74,11 @@ def find_clip(folder: Path | None = None) -> Path | None:
     return folder if (folder / "config.json").is_file() else None
 
 
+def weights_in(folder: Path) -> list[Path]:
+    """The files that transformers reads a model's weights from: safetensors where there are some, in parts or whole."""
+    return sorted(folder.glob("model*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+
+
 def load_clip(folder: Path | None = None, device: str = "cpu") -> Clip:
     """CLIP from a folder, or the hub's cache.
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import groupby, islice
 from math import inf, isfinite
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ldm import __version__
 from ldm.data.folders import Folder
 from ldm.data.items import Record
 from ldm.evaluation.distances import Features, find_inception, frechet, frechets, kernel, kernels, missing_inception
@@ -100,7 +102,8 @@ def evaluate_images(
     A figure has its "value", "low" and "high" (95 %), and "count", how many pictures it is of; "left_out" has the
     reason of each that cannot be given; "pictures" the values of single pictures. Of pairs it has how many were
     "left_out", of two sizes or too small, whose rows in "pictures" say why; PSNR also how many are "equal", which is
-    infinite: its value is the mean over the others, None where there are none.
+    infinite: its value is the mean over the others, None where there are none. "settings" has both "folders", which
+    "networks" judged, with hashes of their weights, and "versions".
 
     `metrics` are some of METRICS, by default all that can be given. `features` is "inception", "clip", or an
     autoencoder's embedded name, folder or file, whose latents are averaged; by default Inception where its weights are
@@ -122,8 +125,15 @@ def evaluate_images(
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.left_out.items())
         raise ValueError(f"{generated}, {reference}: no figure can be given; {reasons}")
     settings = {"generated": len(drawn), "reference": len(true), "features": networks.name, "seed": seed}
+    settings |= {"folders": [str(generated), str(reference)], "networks": networks.used, "versions": _versions()}
     rows = list(found.pictures.values())
     return {"figures": found.figures, "left_out": found.left_out, "settings": settings, "pictures": rows}
+
+
+def _versions() -> dict[str, str | None]:
+    """Of this package and of what computes for it; None for one that is not installed."""
+    installed = {name: version(name) if find_spec(name) else None for name in ("torch", "torchmetrics", "transformers")}
+    return {"ldm": __version__, **installed}
 
 
 def _usual(metrics: Sequence[str] | None, weights: Path | None) -> str:
