@@ -38,9 +38,9 @@ def images(
     that are not equal; how many are is said), ssim, lpips. Of the pictures with a prompt in their metadata, or with
     captions: clip_score. What cannot be given is left out and said, and is an error where --metric asks for it.
 
-    An interval says where the mean figure of sets as large as this one, by the same model, lies (recall's: of sets as
-    large of true pictures, beside these drawn ones); one other set's own figure may be 1.4 times as far away. It does
-    not say that fid is too high where pictures are few: compare sets of one size alone.
+    An interval says where the mean figure of sets as large as this one, by the same model, lies (recall's: of as many
+    other true pictures, beside these drawn ones); one other set's own figure may be 1.4 times as far away. It does not
+    say that fid is too high where pictures are few: compare sets of one size alone.
 
     **Examples**
 
@@ -67,8 +67,8 @@ def images(
         print(table(found))
         for reason, names in groupby(found["left_out"].items(), lambda item: item[1]):
             print(f"left out: {', '.join(name for name, _ in names)}: {shown(reason)}")
-        for reason, names in _pairs_left_out(found).items():
-            print(f"pairs left out: {', '.join(names)}: {shown(reason)}")
+        for reason, those in _pairs_left_out(found).items():
+            print(f"pairs left out: {', '.join(those)}: {shown(reason)}")
     options.write_json(json, found)
 
 
