@@ -4,6 +4,7 @@ import gc
 import json
 import math
 import re
+import shutil
 from html.parser import HTMLParser
 from io import BytesIO
 from types import SimpleNamespace
@@ -60,6 +61,17 @@ class Page(HTMLParser):
         self.words += data
         if [tag for tag, _ in self.tags[-2:]] == ["li", "h3"] and data.strip():
             self.cards.append(data.strip())
+
+    def places(self):
+        """Of each card's picture its place in each order."""
+        told = [card["data-places"] for card in self.all("li") if "data-places" in card]
+        return [[int(place) for place in places.split()] for places in told]
+
+    def widths(self):
+        """Of each card's pictures."""
+        widths = [int(img["width"]) for img in self.all("img")[:-1]]
+        each = len(widths) // len(self.cards)
+        return [widths[i : i + each] for i in range(0, len(widths), each)]
 
     def all(self, tag):
         return [attributes for found, attributes in self.tags if found == tag]
@@ -196,15 +208,53 @@ def test_the_worst_come_first(tmp_path):
     assert page.cards == [f"{level:03}.png" for level in sorted(levels, reverse=True)]
     assert page.words.index("The worst ten") < page.words.index("160.png") < page.words.index("The rest")
     assert page.words.index("The rest") < page.words.index("150.png")
-    keys = [[float(key) for key in card["data-keys"].split()] for card in page.all("li") if "data-keys" in card]
-    assert len(keys) == 13 and keys == sorted(keys)
+    assert page.places() == [[i] * 3 for i in range(13)]
 
 
 def test_a_page_is_bounded_and_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(reports, "MOST", 12)
     page = page_of(made({"a": darkened()}, {str(level): grey(level) for level in range(150, 165)}), tmp_path)
     assert page.cards == [str(level) for level in range(164, 152, -1)]
-    assert "3 more pictures" in page.words and "15 pictures" in page.words
+    assert "3 more pictures, not among the worst 12 by any order" in page.words and "15 pictures" in page.words
+
+
+def opposed():
+    """The darker a picture the worse by one autoencoder, the brighter the worse by the other."""
+    pairs = [
+        SimpleNamespace(encode=lambda x: x, decode=lambda x, end=end: 0.9 * (x - end) + end) for end in (1.0, -1.0)
+    ]
+    return {name: LatentSpace(pair, 1.0, 0.0, factor=1) for name, pair in zip("ab", pairs)}
+
+
+def test_the_worst_of_every_order_are_shown_large(tmp_path, monkeypatch):
+    monkeypatch.setattr(reports, "MOST", 30)
+    page = page_of(made(opposed(), {f"{i:02}": grey(6 * i).resize((170, 10)) for i in range(40)}), tmp_path)
+    assert page.cards == [f"{i:02}" for i in (*range(15), *range(25, 40))]
+    assert "10 more pictures, not among the worst 15 by any order" in page.words
+    for order in range(6):
+        worst = [places[order] for places, widths in zip(page.places(), page.widths()) if widths == [170] * 5]
+        assert set(range(10)) < set(worst) and len(worst) == 20
+    assert [widths[0] for widths in page.widths()] == [170] * 10 + [SMALL] * 10 + [170] * 10
+    monkeypatch.setattr(reports, "MOST", 3)
+    assert len(page_of(made(opposed(), {str(i): grey(6 * i) for i in range(40)}), tmp_path).cards) == 20
+
+
+def test_every_order_begins_with_its_own_worst(tmp_path, monkeypatch):
+    """In a browser, where one is installed: what is pressed among the ten opens in the large size."""
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright is installed")
+    chromium = shutil.which("chromium") or pytest.skip("no Chromium is installed")
+    monkeypatch.setattr(reports, "MOST", 30)
+    made(opposed(), {f"{i:02}": grey(6 * i).resize((170, 10)) for i in range(40)}).write(tmp_path / "report.html")
+    with api.sync_playwright() as playwright:
+        page = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"]).new_page()
+        page.goto((tmp_path / "report.html").as_uri())
+        for order, worst in (("3", range(39, 29, -1)), ("0", range(10)), ("5", range(39, 29, -1))):
+            page.get_by_label("Worst first").select_option(order)
+            assert page.locator("ol").first.locator("h3").all_text_contents() == [f"{i:02} 170 × 10" for i in worst]
+            assert page.locator(".card").count() == 30
+            page.locator(".card button").first.click()
+            assert page.locator("dialog img").evaluate("img => img.naturalWidth") == 170
+            page.keyboard.press("Escape")
 
 
 def test_figures_and_alternative_texts(tmp_path):
@@ -230,13 +280,12 @@ def test_several_autoencoders_stand_side_by_side(tmp_path):
     assert [found.best for found in report.summaries()] == [0, 0, 3]
     assert report.summaries()[0].psnr > report.summaries()[1].psnr
     page = page_of(report, tmp_path)
-    assert sum("data-keys" in card for card in page.all("li")) == 3 and len(page.all("option")) == 9
+    assert len(page.places()) == 3 and len(page.all("option")) == 9
     assert len(page.all("img")) == 3 * (1 + 2 * 3) + 1
     for name in spaces:
         assert page.words.count(name) >= 3 + 3  # in the table, at its latents, in the orders, in every card
     assert "equal" in page.words and "3 of 3" in page.words
-    assert all(len(card["data-keys"].split()) == 9 for card in page.all("li") if "data-keys" in card)
-    assert "Infinity" in page.text  # which is how a script reads it
+    assert [sorted(order) for order in zip(*page.places())] == [[0, 1, 2]] * 9  # equal ones have a place each
 
 
 def test_who_is_best():

@@ -19,19 +19,20 @@ from os.path import commonprefix
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 import ldm
 from ldm.evaluation.report import plots, summary
-from ldm.evaluation.report.album import Album, Shown
+from ldm.evaluation.report.album import LARGE, SMALL, Album, Shown
 from ldm.evaluation.report.latents import Latents
 from ldm.files import replacing
 from ldm.images import HEAT, error_map
 from ldm.latents import LatentSpace
 from ldm.roundtrip import RoundTrip
 
-WORST = 10  # pictures that are shown large
-MOST = 500  # pictures that are shown at all, which bounds the page to some 20 MB for each autoencoder
+WORST = 10  # pictures of each order that are shown large
+MOST = 500  # pictures that are shown at all, which bounds the page to some 20 MB for each of a few autoencoders
 
 
 class Cell(NamedTuple):
@@ -74,8 +75,20 @@ class Row(NamedTuple):
     cells: tuple[Cell, ...]
 
     @property
-    def keys(self) -> str:
-        return " ".join(f"{key:g}" for cell in self.cells for key in cell.keys).replace("inf", "Infinity")
+    def keys(self) -> list[float]:
+        """What the page can be ordered by: ORDERS of each autoencoder."""
+        return [key for cell in self.cells for key in cell.keys]
+
+
+class Placed(NamedTuple):
+    """A row and its place in each order, 0 for the worst. Equal keys have places too: no script need break ties."""
+
+    row: Row
+    places: list[int]
+
+    @property
+    def soonest(self) -> int:
+        return min(self.places)
 
 
 class Report:
@@ -134,18 +147,29 @@ class Report:
         return Cell(check.psnr, check.ssim, check.max_error, check.channel_shift, check.latent_std, check.diagnosis,
                     self.album.keep(check.image), self.album.keep(error))  # fmt: skip
 
+    def _placed(self) -> list[Placed]:
+        """Every picture, ordered as `worst_first`."""
+        rows = self.worst_first()
+        places = np.array([row.keys for row in rows]).argsort(axis=0, kind="stable").argsort(axis=0)
+        return [Placed(row, each) for row, each in zip(rows, places.tolist(), strict=True)]
+
     def _parts(self) -> Iterator[str]:
-        rows = self.worst_first()[:MOST]
+        placed = self._placed()
+        reach = _reach(placed)
+        shown = [each for each in placed if each.soonest < reach]
         return _template().generate(
             version=ldm.__version__,
             models=self.summaries(),
             count=len(self.rows),
             folder=_folder([row.name for row in self.rows]),
-            lists=[rows[:WORST], rows[WORST:]],
-            unseen=len(self.rows) - len(rows),
+            lists=[shown[:WORST], shown[WORST:]],
+            worst=WORST,
+            reach=reach,
+            unseen=len(placed) - len(shown),
             skipped=self.skipped,
             uri=self.album.uri,
             orders=ORDERS,
+            sides=(LARGE, SMALL),
             distributions=plots.distributions({name: self._column(i) for i, name in enumerate(self.latents)}),
             histograms=[plots.channels(*each, plots.colour(i)) for i, each in enumerate(self.latents.items())],
             colour=plots.colour,
@@ -155,6 +179,12 @@ class Report:
 
     def _column(self, index: int) -> list[Any]:
         return [row.cells[index] for row in self.rows]
+
+
+def _reach(placed: Sequence[Placed]) -> int:
+    """How many of every order's worst are shown, so that these are MOST pictures or a few less; WORST at least."""
+    soonest = sorted(each.soonest for each in placed)
+    return max(WORST, soonest[MOST]) if len(placed) > MOST else len(placed)
 
 
 def _template() -> Any:
