@@ -288,6 +288,19 @@ def test_several_autoencoders_stand_side_by_side(tmp_path):
     assert [sorted(order) for order in zip(*page.places())] == [[0, 1, 2]] * 9  # equal ones have a place each
 
 
+def test_pictures_that_come_back_exactly_leave_the_mean_finite(tmp_path):
+    """White does, of which nothing is lost."""
+    space = opposed()["a"]
+    report = made({"a": space}, {str(level): grey(level) for level in (255, 100, 200)})
+    (found,), levels = report.summaries(), [space.roundtrip(grey(level)).psnr for level in (100, 200)]
+    assert found.equal == 1 and found.psnr == pytest.approx(sum(levels) / 2) and found.psnr_worst == min(levels)
+    assert f"{found.psnr:.2f} dB" in str(found) and "means of 3; 1 equal, which the dB leave out" in str(found)
+    words = page_of(report, tmp_path).words
+    assert f"{found.psnr:.2f} dB1 equal" in words and "PSNR,mean" in words
+    (same,) = made({"a": space}, {"x": grey(255)}).summaries()
+    assert same.psnr == math.inf and same.equal == 1 and "a: all equal; scale" in str(same)
+
+
 def test_who_is_best():
     assert best([[1.0, 2.0], [3.0, 2.0], [5.0, 5.0]]) == [1, 1]
     assert best([[1.0], [2.0]]) == [2]
