@@ -28,6 +28,8 @@ UNEXPLAINED = 0.4  # leaves at most this share of the picture's variance,
 PALE = 0.5  # and is not itself mended by 3 dB with brightness and contrast
 TIE = 1.25  # errors within 1 dB do not tell which side is at fault,
 TIE_FLOOR = 4e-6  # nor do errors as small as this, 60 dB
+WINDOW = 11  # pixels of a side of `ssim`'s
+STRIP = 2**18  # values that `ssim` looks at together, which takes some 100 MB
 DIAGNOSED_SIDE = 128  # pixels of the longer side; trying a dozen suspicions on a large photograph would take minutes
 
 
@@ -170,20 +172,29 @@ def ssim(x: Tensor, y: Tensor) -> float:
 
     Gaussian window of 11 x 11 pixels and sigma 1.5, inside the picture only; cut to the picture where that is smaller.
     """
+    height, width = (max(1, side - WINDOW + 1) for side in x.shape[-2:])  # of the places that windows have
+    rows, overlap = -(-STRIP // x[..., 0, :].numel()), x.shape[-2] - height
+    strips = (slice(top, top + rows + overlap) for top in range(0, height, rows))
+    total = sum(_similarity(x[..., strip, :], y[..., strip, :]).sum() for strip in strips)
+    return float(total / (x[..., 0, 0].numel() * height * width))
+
+
+def _similarity(x: Tensor, y: Tensor) -> Tensor:
+    """Two x (B,C,H,W) in [-1,1] -> their structural similarity in each window (B C,1,H-10,W-10)."""
     c1, c2 = 0.01**2, 0.03**2  # (K L)^2, L = 1 the range
     x, y = (x.double() + 1) / 2, (y.double() + 1) / 2  # light from 0: the luminance term knows where black is
     mean_x, mean_y = _blurred(x), _blurred(y)
     var_x, var_y = _blurred(x * x) - mean_x**2, _blurred(y * y) - mean_y**2
     covariance = _blurred(x * y) - mean_x * mean_y
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
-    return float((luminance * (2 * covariance + c2) / (var_x + var_y + c2)).mean())
+    return luminance * (2 * covariance + c2) / (var_x + var_y + c2)
 
 
-def _blurred(x: Tensor, size: int = 11, sigma: float = 1.5) -> Tensor:
-    """x (B,C,H,W) -> its Gaussian means over whole windows (B,C,H-10,W-10), one axis after the other."""
+def _blurred(x: Tensor, sigma: float = 1.5) -> Tensor:
+    """x (B,C,H,W) -> its Gaussian means over whole windows (B C,1,H-10,W-10), one axis after the other."""
     planes = x.flatten(0, 1)[:, None]
     for dim, shape in ((-2, (1, 1, -1, 1)), (-1, (1, 1, 1, -1))):
-        width = min(size, x.shape[dim])
+        width = min(WINDOW, x.shape[dim])
         place = torch.arange(width, dtype=x.dtype, device=x.device) - (width - 1) / 2
         window = torch.exp(-(place**2) / (2 * sigma**2))
         planes = F.conv2d(planes, (window / window.sum()).view(shape))

@@ -135,6 +135,23 @@ def test_ssim_at_the_edges():
         assert ssim(small, (small + 0.5).clamp(-1, 1)) < 0.99
 
 
+@pytest.mark.parametrize("height, width", [(64, 29), (11, 50), (12, 11), (9, 14), (21, 7)])
+def test_ssim_in_strips_is_that_of_the_whole_picture(height, width, monkeypatch):
+    x, y = (torch.cat([photo(seed), photo(seed + 1)])[..., :height, :width] for seed in (0, 2))
+    whole = ssim(x, y)
+    for strip in (1, 700, 6 * width * height - 1):
+        monkeypatch.setattr("ldm.roundtrip.STRIP", strip)
+        assert ssim(x, y) == pytest.approx(whole, abs=1e-12)
+
+
+def test_ssim_sees_a_strip_at_a_time(monkeypatch):
+    seen, conv = [], F.conv2d
+    monkeypatch.setattr(F, "conv2d", lambda x, *others: (seen.append(x.numel()), conv(x, *others))[1])
+    monkeypatch.setattr("ldm.roundtrip.STRIP", 4000)
+    ssim(photo(0, side=256), photo(1, side=256))
+    assert sum(seen) > 10 * 3 * 256**2 and max(seen) <= 4000 + 11 * 3 * 256
+
+
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 1000), st.floats(0.1, 1), st.floats(-1, -0.1), st.floats(0.05, 5))
 def test_figures_of_a_known_error(seed, red, blue, scale):
