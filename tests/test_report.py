@@ -396,7 +396,7 @@ def test_a_folder_gives_a_report(ldm, folder, pictures, tmp_path, caplog):
     assert [row["image"] for row in rows] == [str(pictures / "a.png"), str(pictures / "more" / "b.png")]
     assert {row["model"] for row in rows} == {str(folder)} and len(list(out.iterdir())) == 2
     page = Page(report)
-    assert set(page.cards) >= {"a.png", "more/b.png"} and "1 could not be read" in page.words
+    assert set(page.cards) >= {"a.png", "more/b.png"} and "1 is left out" in page.words
     assert len(page.all("script")) == 1
 
 
@@ -413,6 +413,30 @@ def test_several_models_on_the_command_line(ldm, folder, pictures, tmp_path):
 def test_a_folder_without_a_report(ldm, folder, pictures, caplog):
     status, said, _ = ldm("roundtrip", pictures, "-m", folder)
     assert status == 0 and said.count("psnr") == 2 and "left out" in caplog.text
+
+
+def test_what_does_not_fit_into_memory_is_left_out(ldm, folder, pictures, tmp_path, caplog, monkeypatch):
+    """Its folder's report is not lost; a picture that was named, and every other error, end it as before."""
+    named, command = pictures / "more" / "b.png", ("-m", folder, "--report", tmp_path / "report.html")
+    through, errors = LatentSpace.roundtrip, []
+
+    def roundtrip(space, image):
+        if str(named) == image:
+            raise errors[-1]
+        return through(space, image)
+
+    monkeypatch.setattr(LatentSpace, "roundtrip", roundtrip)
+    for error in (MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory")):
+        errors.append(error)
+        assert ldm("roundtrip", pictures, *command)[0] == 0
+        page = Page(tmp_path / "report.html")
+        assert page.cards == ["a.png"] and "2 are left out" in page.words
+        assert f"{named}: does not fit into memory" in page.words and str(named) in caplog.text
+        caplog.clear()
+        assert ldm("roundtrip", named, *command)[0] == 2
+    errors.append(RuntimeError("no kernel"))
+    with pytest.raises(RuntimeError, match="no kernel"):
+        ldm("roundtrip", pictures, *command)
 
 
 def test_what_is_refused(ldm, folder, pictures, tmp_path):

@@ -70,7 +70,7 @@ def roundtrip(
         rows += [{"image": source.name, "model": space, **check.to_dict()} for space, check in checks.items()]
         _show(source.name, checks, path, page, silent)
     if not rows:
-        raise ValueError(f"none of {len(sources)} pictures can be read, expected at least one")
+        raise ValueError(f"none of {len(sources)} pictures came through, expected at least one")
     if page and report:
         report.parent.mkdir(exist_ok=True)
         page.write(report)
@@ -131,14 +131,18 @@ def _page(report: Path | None, spaces: "Mapping[str, LatentSpace]") -> "Report |
 
 def _checks(source: _Source, spaces: "Mapping[str, LatentSpace]", page: "Report | None") -> "dict[str, RoundTrip]":
     """A picture through each autoencoder; none where it is left out."""
+    from ldm.tiling import out_of_memory
+
     try:
         return {name: space.roundtrip(source.name) for name, space in spaces.items()}
-    except (ValueError, OSError) as error:
-        if not source.found:
+    except Exception as error:
+        full = out_of_memory(error)
+        if not source.found or not (full or isinstance(error, (ValueError, OSError))):
             raise
-        log.warning("left out: %s", error)
+        reason = f"{source.name}: does not fit into memory" if full else str(error)
+        log.warning("left out: %s", reason)
         if page:
-            page.skip(str(error))
+            page.skip(reason)
         return {}
 
 
