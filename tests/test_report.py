@@ -400,6 +400,21 @@ def test_a_folder_gives_a_report(ldm, folder, pictures, tmp_path, caplog):
     assert len(page.all("script")) == 1
 
 
+def test_a_name_that_is_no_utf_8_is_printed(ldm, folder, tmp_path):
+    """As a file's name has it in a folder; capsys's standard output is strict."""
+    odd = tmp_path / b"caf\xe9".decode("utf-8", "surrogateescape")
+    try:
+        odd.mkdir()
+    except OSError:
+        pytest.skip("this file system knows no such name")
+    picture().save(odd / "a.png")
+    with pytest.raises(UnicodeEncodeError):
+        print(odd)
+    for more, lines in (([], 8), (["--report", odd / "report.html"], 2)):
+        status, said, _ = ldm("roundtrip", odd, "-m", folder, *more)
+        assert status == 0 and "caf\\udce9" in said and len(said.strip().splitlines()) == lines
+
+
 def test_several_models_on_the_command_line(ldm, folder, pictures, tmp_path):
     report, out = tmp_path / "new" / "report.html", tmp_path / "compared.png"
     told = ["-m", folder, "--model", folder / "vae", "--report", report, "--json", "-", "-o", out]
