@@ -90,11 +90,6 @@ def json_text(value: Any, encoding: str = "utf-8") -> str:
     return text
 
 
-def shown(text: str) -> str:
-    """Text as it can be printed: what is no UTF-8 in a file's name is escaped."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def write_tensors(path: Path, tensors: Mapping[str, "Tensor"], metadata: dict[str, str] | None = None) -> None:
     """Writes tensors as safetensors, with strings beside them."""
     from safetensors.torch import save

@@ -630,7 +630,6 @@ def test_json_is_escaped_only_where_it_must_be(monkeypatch, tmp_path):
             options.write_json(Path("-"), {"name": value})
             narrow.flush()
             assert json.loads(narrow.buffer.getvalue()) == {"name": value}
-    assert files.shown("caf\xe9 caf\udce9") == "caf\xe9 caf\\udce9"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The command line: one small file for each command; nothing heavy is imported before a command runs."""
 
+import io
 import logging
 import os
 import sys
@@ -64,6 +65,8 @@ def everywhere(
 def main() -> None:
     """Runs a command. Exit status 0 done, 2 bad input (one line on stderr), 130 interrupted."""
     logging.basicConfig(format="ldm: %(message)s", level=logging.WARNING)
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be UTF-8
     warnings.formatwarning = lambda message, *_, **__: f"ldm: {message}\n"
     try:
         status = app(sys.argv[1:] or ["--help"], standalone_mode=False)

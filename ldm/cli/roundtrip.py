@@ -75,7 +75,7 @@ def roundtrip(
         report.parent.mkdir(exist_ok=True)
         page.write(report)
         if not silent:
-            _print(*page.summaries(), report)
+            print(*page.summaries(), report, sep="\n")
     options.write_json(json, rows)
 
 
@@ -156,9 +156,4 @@ def _show(name: str, checks: "Mapping[str, RoundTrip]", path: Path | None, page:
         page.add(name, checks)
     elif not silent:
         for space, check in checks.items():
-            _print(f"{name}{f', {space}' if len(checks) > 1 else ''}\n{check}\n")
-
-
-def _print(*lines: object) -> None:
-    """Names of files may be no UTF-8, which a strict standard output refuses: such bytes are escaped."""
-    print(*(str(line).encode("utf-8", "backslashreplace").decode() for line in lines), sep="\n")
+            print(f"{name}{f', {space}' if len(checks) > 1 else ''}\n{check}\n")

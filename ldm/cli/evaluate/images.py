@@ -55,20 +55,20 @@ def images(
     options.json_target(json)
 
     from ldm.evaluation.images import evaluate_images, table
-    from ldm.files import shown
 
     found = evaluate_images(
         generated, reference, metric or None, features, weights, clip, seed, options.device_of(device)
     )
     if str(json) != "-":
         told = found["settings"]
-        sets = f"sets by the features of {told['features']}"
-        print(f"{told['generated']} drawn, {told['reference']} true pictures; {shown(sets)}")
+        print(
+            f"{told['generated']} drawn, {told['reference']} true pictures; sets by the features of {told['features']}"
+        )
         print(table(found))
         for reason, names in groupby(found["left_out"].items(), lambda item: item[1]):
-            print(f"left out: {', '.join(name for name, _ in names)}: {shown(reason)}")
+            print(f"left out: {', '.join(name for name, _ in names)}: {reason}")
         for reason, those in _pairs_left_out(found).items():
-            print(f"pairs left out: {', '.join(those)}: {shown(reason)}")
+            print(f"pairs left out: {', '.join(those)}: {reason}")
     options.write_json(json, found)
 
 
