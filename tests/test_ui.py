@@ -3,8 +3,10 @@
 pip install -c constraints.txt ".[ui]" playwright, and a Chromium that is found by its name, for the whole of it.
 """
 
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -163,6 +165,21 @@ def test_all_layers_make_the_mask_wherever_they_were_painted():
     assert tasks.painted([strokes()], (28, 40), 64) is None and tasks.painted([], (28, 40), 64) is None
 
 
+def test_layers_that_are_too_large_or_too_many_are_refused(studio):
+    large = file_of(Image.new("1", (9000, 9000)))
+    for layers, words in (([large], "what is painted: 81 megapixels, expected"), ([strokes()] * 5, "5 painted layers")):
+        with pytest.raises(ValueError, match=words) as refused:
+            list(tasks.edit(studio, file_of(scene()), layers, 0.5, "", *PLAIN))
+        assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("size, drawn", [((300, 1), (32, 1)), ((4, 4000), (1, 32)), ((1, 1), (32, 32))])
+def test_a_picture_as_thin_as_can_be_is_edited(studio, size, drawn):
+    for layers in ([], [strokes((0, 0, *size), size=size)]):
+        *_, last = tasks.edit(studio, file_of(scene(*size)), layers, 1.0, "a fox", *PLAIN)
+        assert last.picture.size == drawn
+
+
 def test_a_model_that_is_told_what_to_do_is_told(studio):
     class Instructed:
         channels_beside = 4
@@ -275,6 +292,21 @@ def test_without_gradio_the_command_says_how_to_get_it(ldm, monkeypatch):
     assert ldm("ui") == (2, "", 'ldm: ldm ui needs Gradio: pip install "latent-diffusion-kit[ui]"\n')
 
 
+def test_sigterm_ends_it_quietly_and_leaves_nothing(tmp_path):
+    pytest.importorskip("gradio", reason="the page needs Gradio")
+    command = [sys.executable, "-m", "ldm", "ui", "--engine", "torch"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=os.environ | {"TMPDIR": str(tmp_path)}, **pipes) as server:
+        try:
+            assert server.stdout.readline().startswith("http://127.0.0.1:")
+            assert list(tmp_path.glob("ldm-ui-*"))
+            server.send_signal(signal.SIGTERM)
+            assert server.communicate(timeout=60) == ("", "")
+        finally:
+            server.kill()
+    assert server.returncode == 0 and not list(tmp_path.glob("ldm-ui-*"))
+
+
 def test_help_imports_neither_gradio_nor_torch():
     code = "import sys; from ldm.cli import main; sys.argv = ['ldm', 'ui', '--help']\n"
     code += "try: main()\nexcept SystemExit: pass\nassert not {'gradio', 'torch'} & sys.modules.keys()"
@@ -359,6 +391,18 @@ def test_a_client_that_sends_nonsense_gets_one_line(client, capfd):
             visitor.predict(*nonsense, api_name="/text_to_image")
         assert "\n" not in str(refused.value)
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_who_has_left_leaves_no_pictures(client, monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("GRADIO_IS_E2E_TEST", "1")  # Gradio then waits for a second, not for an hour
+    visitor = client()
+    for seed in "12":
+        *_, gallery = visitor.predict("a fox", "", 1, 1, "ddim", seed, api_name="/text_to_image")
+    [shelves] = tmp_path_factory.getbasetemp().glob("ui[0-9]*/shelves")
+    paths = [shelves / Path(shown["image"]).name for shown in gallery]
+    assert len(paths) == 2 and all(path.exists() for path in paths)
+    visitor.close()
+    until(lambda: not any(path.exists() for path in paths))
 
 
 def test_who_comes_while_too_many_wait_is_told_to_come_again(client, served, embedded, monkeypatch, capfd):
@@ -506,10 +550,16 @@ def settled(locator):
     return box
 
 
+def choose(page, name, data):
+    """Gives the canvas a file, once it is there: what comes before that is lost."""
+    settled(page.locator("#canvas canvas").first)
+    picture = {"name": name, "mimeType": "image/png", "buffer": data}
+    page.locator("#canvas input[type=file]").set_input_files(picture)
+
+
 def test_a_visitor_paints_over_a_picture(page):
     edit = Tab(page, "Edit")
-    picture = {"name": "scene.png", "mimeType": "image/png", "buffer": file_of(scene(128, 128))}
-    page.locator("#canvas input[type=file]").set_input_files(picture)
+    choose(page, "scene.png", file_of(scene(128, 128)))
     page.locator("#canvas").get_by_label("Brush", exact=True).click()
     box = settled(page.locator("#canvas canvas").first)
     page.mouse.move(box["x"] + box["width"] / 2 - 50, box["y"] + box["height"] / 2)
@@ -523,6 +573,29 @@ def test_a_visitor_paints_over_a_picture(page):
     given, drawn = np.asarray(scene(128, 128)), np.asarray(Image.open(BytesIO(result)))
     [rows] = (given != drawn).any(axis=(1, 2)).nonzero()
     assert metadata.told(result)["task"] == "inpaint" and 64 in rows and 0 < rows.min() and rows.max() < 127
+
+
+def test_a_visitor_is_told_of_a_file_that_the_canvas_cannot_show(page):
+    edit = Tab(page, "Edit")
+    choose(page, "broken.png", b"\x89PNG\r\n\x1a\nnothing")
+    edit.wait("broken.png: not a picture that this browser can show")
+    page.locator("#canvas canvas").first.evaluate(
+        """(canvas) => {
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File(["nothing"], "dropped.png", { type: "image/png" }));
+            canvas.dispatchEvent(new DragEvent("drop", { dataTransfer, bubbles: true, cancelable: true }));
+        }"""
+    )
+    edit.wait("dropped.png: not a picture")
+    choose(page, "scene.png", file_of(scene(64, 64)))
+    edit.panel.get_by_text("dropped.png").wait_for(state="detached")
+    settled(page.locator("#canvas canvas").first)
+    edit.say("a tomato", steps=2)
+    edit.press("Draw")
+    edit.wait("seed 5")  # the status line still says how it goes
+    page.locator("#gallery .thumbnail-lg").first.click()
+    page.get_by_role("button", name="Use again").click()
+    edit.wait("The settings are back; the picture that was edited")
 
 
 def test_a_visitor_sees_what_a_round_trip_loses_and_why_a_file_cannot_be_used(page, tmp_path):

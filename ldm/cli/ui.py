@@ -30,12 +30,14 @@ def ui(
     if not find_spec("gradio"):
         raise ValueError('ldm ui needs Gradio: pip install "latent-diffusion-kit[ui]"')
 
+    from signal import SIGTERM, default_int_handler, signal
     from tempfile import TemporaryDirectory
     from threading import Event
 
     from ldm.ui.page import serve
     from ldm.ui.studio import Studio
 
+    signal(SIGTERM, default_int_handler)  # ends it as Ctrl-C does, with what visitors left
     studio = Studio(engines.pipeline_by(engine, model, device, dtype))
     with TemporaryDirectory(prefix="ldm-ui-") as folder:
         studio.warm()

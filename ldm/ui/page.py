@@ -30,7 +30,7 @@ THEME = gr.themes.Default(
     primary_hue="blue", neutral_hue="slate", font=("system-ui", "sans-serif"), font_mono=("ui-monospace", "monospace")
 )
 NAMES = {"psnr": "PSNR", "ssim": "SSIM", "num_inference_steps": "Steps", "guidance_scale": "Guidance"}
-CSS = Path(__file__).with_name("page.css")
+CSS, JS = (Path(__file__).with_name(name) for name in ("page.css", "page.js"))
 log = logging.getLogger("ldm")
 
 
@@ -47,7 +47,8 @@ class Desk(NamedTuple):
 def page(studio: Studio, folder: Path) -> gr.Blocks:
     """A model -> the page that works with it; visitors' pictures lie in `folder` while they stay."""
     with gr.Blocks(title="ldm", analytics_enabled=False, delete_cache=(HOUR, 24 * HOUR)) as blocks:
-        shelf, chosen = gr.State(Shelf(folder), delete_callback=Shelf.clear), gr.State("")
+        shelf = gr.State(Shelf(folder), time_to_live=24 * HOUR, delete_callback=Shelf.clear)
+        chosen = gr.State("")
         gr.HTML(f"<b>ldm</b> {__version__} &middot; {html.escape(studio.pipeline.name)}", elem_id="title")
         with gr.Tabs(elem_id="tabs") as tabs:
             with gr.Tab("Draw", id="draw"):
@@ -60,7 +61,8 @@ def page(studio: Studio, folder: Path) -> gr.Blocks:
         for desk, task in ((drawing, tasks.text_to_image), (editing, _edit)):
             _wire(desk, studio, task, shelf, gallery)
         gallery.select(_chosen, shelf, [chosen, told, again, paint], api_visibility="private")
-        again.click(_again, [shelf, chosen], [tabs, *drawing.controls, *editing.controls[1:]], api_visibility="private")
+        settings = [*drawing.controls, *editing.controls[1:]]
+        again.click(_again, [shelf, chosen], [tabs, editing.status, *settings], api_visibility="private")
         paint.click(_painted, [shelf, chosen], [tabs, editing.controls[0]], api_visibility="private")
     return blocks.queue(max_size=WAITING, default_concurrency_limit=None)
 
@@ -78,6 +80,7 @@ def serve(studio: Studio, folder: Path, host: str, port: int | None) -> gr.Block
         server_name=host, server_port=port, prevent_thread_lock=True, quiet=True, share=False, inbrowser=False,
         ssr_mode=False, enable_monitoring=False, run_history=False, mcp_server=False, pwa=False,
         footer_links=["settings"], max_file_size=f"{tasks.FILE_MIB}mb", theme=THEME, css_paths=CSS,
+        js=JS.read_text(encoding="utf-8"),
     )  # fmt: skip
     return blocks
 
@@ -212,17 +215,20 @@ def _layers(canvas: gr.ImageEditor) -> Callable[[Any], tuple[Any, list[Any]]]:
 
 
 def _wire(desk: Desk, studio: Studio, task: Callable[..., Iterator[Update]], shelf: gr.State, gallery: gr.Gallery):
-    """Go runs the task, update by update; Stop ends it, or takes it out of the queue."""
+    """Go runs the task, update by update; Stop ends it, or takes it out of the queue.
+
+    The shelf comes out too, for Gradio clears only what an event has given: an hour after the visitor has left.
+    """
 
     def run(shelf: Shelf, *said: Any) -> Iterator[list[Any]]:
         with _one_line():
             for words, share, picture, whole in task(studio, *said):
                 shown = shelf.add(picture) if picture and whole else picture or gr.skip()
-                yield [shown, _bar(words, share), list(shelf.paths) if whole else gr.skip()]
+                yield [shown, _bar(words, share), list(shelf.paths) if whole else gr.skip(), shelf]
 
     going = gr.on(
         [desk.go.click, *(c.submit for c in desk.controls if isinstance(c, gr.Textbox))], run, [shelf, *desk.controls],
-        [desk.picture, desk.status, gallery], api_name=task.__name__.strip("_"),
+        [desk.picture, desk.status, gallery, shelf], api_name=task.__name__.strip("_"),
         concurrency_limit=1, concurrency_id="model", show_progress="minimal", show_progress_on=desk.status,
     )  # fmt: skip
     desk.stop.click(lambda: _bar("stopped"), None, desk.status, cancels=going, queue=False, api_visibility="private")
@@ -241,13 +247,17 @@ def _chosen(shelf: Shelf, event: gr.SelectData) -> list[Any]:
 
 
 def _again(shelf: Shelf, name: str) -> list[Any]:
-    """A picture's parameters into the controls of the tab that it was made in, and to that tab."""
+    """A picture's parameters into the controls of the tab that it was made in, and to that tab.
+
+    The shelf holds what came of an edit, not what it was made of: the visitor is told so.
+    """
     with _one_line():
         told = shelf.told(name)
     values = tasks.again(told)
     if told.get("task") in ("image_to_image", "inpaint", "instruct"):
-        return [gr.Tabs(selected="edit"), *[gr.skip()] * len(values), told.get("strength", gr.skip()), *values]
-    return [gr.Tabs(selected="draw"), *values, *[gr.skip()] * (len(values) + 1)]
+        words = _bar("The settings are back; the picture that was edited, and what was painted on it, are not.")
+        return [gr.Tabs(selected="edit"), words, *[gr.skip()] * len(values), told.get("strength", gr.skip()), *values]
+    return [gr.Tabs(selected="draw"), gr.skip(), *values, *[gr.skip()] * (len(values) + 1)]
 
 
 def _painted(shelf: Shelf, name: str) -> list[Any]:

@@ -13,7 +13,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
-from PIL import Image, ImageChops, ImageOps
+from PIL import Image, ImageChops
 
 from ldm import images as pictures
 from ldm import metadata
@@ -21,6 +21,7 @@ from ldm.ui.studio import Step, Studio
 
 FILE_MIB = 20  # of one upload,
 MEGAPIXELS = 24  # and of its picture
+LAYERS = 4  # that were painted on; the page has one
 WORDS = 2000  # characters of a prompt
 STEPS = 100  # evaluations of the network, and
 GUIDANCE = 30  # its scale, at most
@@ -67,7 +68,7 @@ def edit(
     It is brought to the model's size first. `strokes` are pictures that are transparent where nothing was painted.
     """
     asked = _asked(prompt, negative, steps, guidance, sampler, seed)
-    image = ImageOps.contain(opened(upload), (studio.side, studio.side), Image.Resampling.LANCZOS)
+    image = _fitted(opened(upload), studio.side)
     x, size = pictures.pad(pictures.to_pixels(image), studio.side)  # a square: one shape to compile for
     asked |= _task(studio.pipeline, _number("strength", strength, 0, 1), painted(strokes, size, studio.side))
     task = getattr(studio.pipeline, asked.pop("task"))
@@ -138,11 +139,16 @@ def opened(upload: Upload | None) -> Image.Image:
     """A file, or its bytes -> RGB picture. ValueError for what is none, or has more than MEGAPIXELS."""
     if upload is None:
         raise ValueError("no picture is given: choose one that the browser can show")
+    return pictures.load(_file(upload, "the picture"))
+
+
+def _file(upload: Upload, name: str) -> BytesIO:
+    """A file, or its bytes, which are called `name` -> what Pillow can read. ValueError for more than MEGAPIXELS."""
     file = BytesIO(upload if isinstance(upload, bytes) else upload.read_bytes())
-    file.name = "the picture" if isinstance(upload, bytes) else upload.name
+    file.name = name if isinstance(upload, bytes) else upload.name
     if (found := _megapixels(file)) > MEGAPIXELS:
         raise ValueError(f"{file.name}: {found:.0f} megapixels, expected at most {MEGAPIXELS}")
-    return pictures.load(file)
+    return file
 
 
 def _megapixels(file: BytesIO) -> float:
@@ -153,14 +159,27 @@ def _megapixels(file: BytesIO) -> float:
         return 0
 
 
+def _fitted(image: Image.Image, side: int) -> Image.Image:
+    """A picture -> the same, its longer side of `side` pixels, its shorter one of at least one."""
+    width, height = (max(1, round(length * side / max(image.size))) for length in image.size)
+    return image.resize((width, height), Image.Resampling.LANCZOS)
+
+
 def painted(strokes: Sequence[Upload], size: tuple[int, int], side: int) -> Image.Image | None:
     """Layers, transparent where nothing was painted -> mask, white where something was; None if nothing was.
 
-    The layers are brought to `size` = (H, W), in the top left corner of a square.
+    The layers are brought to `size` = (H, W), in the top left corner of a square. ValueError for more than LAYERS.
     """
+    if len(strokes) > LAYERS:
+        raise ValueError(f"{len(strokes)} painted layers: expected at most {LAYERS}")
     mask = Image.new("L", (side, side))
     for layer in strokes:
-        alpha = pictures.opened(layer).convert("RGBA").getchannel("A").resize(size[::-1], Image.Resampling.BOX)
+        alpha = (
+            pictures.opened(_file(layer, "what is painted"))
+            .convert("RGBA")
+            .getchannel("A")
+            .resize(size[::-1], Image.Resampling.BOX)
+        )
         mask.paste(ImageChops.lighter(mask.crop((0, 0, *alpha.size)), alpha))
     mask = mask.point(lambda value: 255 * (value > 16))  # a hint of the brush's soft edge is none
     return mask if mask.getbbox() else None
