@@ -304,7 +304,7 @@ def test_sigterm_ends_it_quietly_and_leaves_nothing(tmp_path):
             assert server.communicate(timeout=60) == ("", "")
         finally:
             server.kill()
-    assert server.returncode == 0 and not list(tmp_path.glob("ldm-ui-*"))
+    assert (server.returncode, [*tmp_path.glob("ldm-ui-*")]) == (0, [])
 
 
 def test_help_imports_neither_gradio_nor_torch():

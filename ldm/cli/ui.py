@@ -42,8 +42,8 @@ def ui(
     with TemporaryDirectory(prefix="ldm-ui-") as folder:
         studio.warm()
         page = serve(studio, Path(folder), host, port)
-        print(f"{page.local_url} (Ctrl-C ends it)", flush=True)
         try:
+            print(f"{page.local_url} (Ctrl-C ends it)", flush=True)
             Event().wait()
         except KeyboardInterrupt:
             page.close(verbose=False)
