@@ -292,6 +292,21 @@ def test_without_gradio_the_command_says_how_to_get_it(ldm, monkeypatch):
     assert ldm("ui") == (2, "", 'ldm: ldm ui needs Gradio: pip install "latent-diffusion-kit[ui]"\n')
 
 
+@pytest.mark.parametrize(
+    "asked, words",
+    [
+        (("--port", 99999), "less than or equal to 65535"),
+        (("--host", "300.1.1.1"), "--host 300.1.1.1: "),
+        (("--port", "taken"), "in use"),
+    ],
+)
+def test_where_nothing_can_listen_is_said_at_once(ldm, asked, words):
+    pytest.importorskip("gradio", reason="the page needs Gradio")
+    with closing(socket.create_server(("127.0.0.1", 0))) as taken:
+        status, out, err = ldm("ui", *(taken.getsockname()[1] if one == "taken" else one for one in asked))
+    assert (status, out) == (2, "") and words in err and len(err.splitlines()) == 1
+
+
 def test_sigterm_ends_it_quietly_and_leaves_nothing(tmp_path):
     pytest.importorskip("gradio", reason="the page needs Gradio")
     command = [sys.executable, "-m", "ldm", "ui", "--engine", "torch"]

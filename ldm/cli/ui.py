@@ -12,7 +12,9 @@ from ldm.cli import engines, options
 def ui(
     model: options.Model = "emoji",
     host: Annotated[str, typer.Option(help="Who may come: 127.0.0.1 is this machine alone.")] = "127.0.0.1",
-    port: Annotated[int | None, typer.Option(help="[default: the first that is free, from 7860 on]")] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="[default: the first that is free, from 7860 on]")
+    ] = None,
     engine: engines.Engine = "auto",
     device: options.Device = "auto",
     dtype: engines.DType = "auto",
@@ -37,6 +39,7 @@ def ui(
     from ldm.ui.page import serve
     from ldm.ui.studio import Studio
 
+    _reachable(host, port)
     signal(SIGTERM, default_int_handler)  # ends it as Ctrl-C does, with what visitors left
     studio = Studio(engines.pipeline_by(engine, model, device, dtype))
     with TemporaryDirectory(prefix="ldm-ui-") as folder:
@@ -47,3 +50,14 @@ def ui(
             Event().wait()
         except KeyboardInterrupt:
             page.close(verbose=False)
+
+
+def _reachable(host: str, port: int | None) -> None:
+    """ValueError before any work is done, where nothing can listen there."""
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port or 0), family=family).close()
+    except OSError as error:
+        raise ValueError(f"--host {host}{f' --port {port}' if port else ''}: {error.strerror}") from None
