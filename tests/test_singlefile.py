@@ -275,6 +275,9 @@ def test_a_single_file_and_the_folder_are_the_same(tmp_path, layout, ending):
     assert mine.keys() == theirs.keys() and len(mine) > 200
     assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
+    for part in (one.unet, two.unet, one.vae, two.vae, one.text.model, two.text.model):
+        for tensor in part.parameters():  # some processors round by where a weight lies in memory
+            tensor.data = tensor.data.clone()
     # what tensors do not show is the same too: heads, groups, activations, padding
     z, channels = torch.randn(1, 4, 16, 16), LAYOUTS[layout][0]
     with torch.no_grad():
