@@ -1,6 +1,9 @@
 """Tiny seeded models, built in code: what the published ones are, but small."""
 
+import os
 import sys
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models gain nothing by more, and wait for them beside other work
 
 import pytest
 import torch
