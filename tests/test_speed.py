@@ -1,6 +1,7 @@
 """ldm bench start and drawing: turns, ratios, agreement; no test asserts a time."""
 
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from PIL import Image
 
 from ldm.engines import kept
 from ldm.evaluation.speed import drawing, network, shapes, start, turns
-from ldm.evaluation.speed.processes import Run
+from ldm.evaluation.speed.processes import Run, versions
 from ldm.pipeline import LatentDiffusion
 
 
@@ -132,3 +133,7 @@ def test_a_report_is_a_table_and_a_plot(ldm, tmp_path):
     status, _, err = ldm("bench", "report", tmp_path / "b.json")
     assert status == 2 and "expected what ldm bench" in err
     assert ldm("bench", "report", tmp_path / "none.json")[0] == 2
+
+
+def test_a_package_that_is_not_installed_has_no_version():
+    assert versions("torch", "no-such-package") == {"torch": version("torch"), "no-such-package": None}

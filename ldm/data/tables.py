@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ldm.checkpoints.faults import reason
 from ldm.data.folders import caption_of, in_words, numbered
 from ldm.data.items import CONDITIONS, TEXTS, Record
 
@@ -84,8 +85,7 @@ def _reading(place: object) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:300]
-        raise ValueError(f"{place}: no table that can be read: {reason}") from error
+        raise ValueError(f"{place}: no table that can be read: {reason(error.__cause__ or error)}") from error
 
 
 def _labels(table: Any, path: Path) -> tuple[list[str], list[int | None]]:

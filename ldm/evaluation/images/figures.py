@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from importlib.util import find_spec
 from itertools import groupby, islice
 from math import inf, isfinite
@@ -23,6 +22,7 @@ from ldm.evaluation.images import intervals
 from ldm.evaluation.images.coverage import NEAREST, covered
 from ldm.evaluation.images.networks import AbsentError, Networks
 from ldm.evaluation.images.pairs import judged, name_of, paired
+from ldm.evaluation.speed.processes import versions
 from ldm.images import to_pixels
 from ldm.metadata import told
 from ldm.prompts import parse
@@ -125,15 +125,10 @@ def evaluate_images(
         reasons = "; ".join(f"{name}: {reason}" for name, reason in found.left_out.items())
         raise ValueError(f"{generated}, {reference}: no figure can be given; {reasons}")
     settings = {"generated": len(drawn), "reference": len(true), "features": networks.name, "seed": seed}
-    settings |= {"folders": [str(generated), str(reference)], "networks": networks.used, "versions": _versions()}
+    installed = {"ldm": __version__, **versions("torch", "torchmetrics", "transformers")}
+    settings |= {"folders": [str(generated), str(reference)], "networks": networks.used, "versions": installed}
     rows = list(found.pictures.values())
     return {"figures": found.figures, "left_out": found.left_out, "settings": settings, "pictures": rows}
-
-
-def _versions() -> dict[str, str | None]:
-    """Of this package and of what computes for it; None for one that is not installed."""
-    installed = {name: version(name) if find_spec(name) else None for name in ("torch", "torchmetrics", "transformers")}
-    return {"ldm": __version__, **installed}
 
 
 def _usual(metrics: Sequence[str] | None, weights: Path | None) -> str:

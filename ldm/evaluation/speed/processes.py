@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -110,5 +110,13 @@ def _gpu() -> str | None:
     return subprocess.run(asked, capture_output=True, text=True).stdout.strip() or None
 
 
-def versions(*packages: str) -> dict[str, str]:
-    return {name: version(name) for name in packages}
+def versions(*packages: str) -> dict[str, str | None]:
+    """Packages -> their versions; None for one that is not installed."""
+    return {package: _version(package) for package in packages}
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
